@@ -1,0 +1,19 @@
+//! The words that every other crate shares.
+//!
+//! Decides nothing: it names things. A [`BootSpec`] says what to boot, [`Event`]s say what a run
+//! did, a [`Verdict`] says what became of the guest and carries the [`Evidence`] for it, and a
+//! [`CaseFile`] keeps all of that on disk. It may not know files, processes, clocks, QEMU or ELF.
+
+pub mod event;
+pub mod file;
+pub mod guest;
+pub mod phase;
+pub mod spec;
+pub mod verdict;
+
+pub use event::{Event, EventKind, QemuEvent, VcpuSample};
+pub use file::{CASE_FORMAT_VERSION, CaseFile};
+pub use guest::{GuestView, ReadError, VcpuRegisters};
+pub use phase::Phase;
+pub use spec::{Accel, BootSpec};
+pub use verdict::{Evidence, Verdict, VerdictKind};

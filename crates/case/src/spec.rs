@@ -1,0 +1,80 @@
+//! What to boot and under which conditions.
+
+use serde::{Deserialize, Serialize};
+
+/// How guest code is executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Accel {
+    /// KVM when it was timed and found to be real, TCG otherwise.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    /// Hardware virtualisation; an error when it does not work.
+    #[serde(rename = "kvm")]
+    Kvm,
+    /// QEMU's translator, one thread per virtual CPU.
+    #[serde(rename = "tcg")]
+    Tcg,
+    /// QEMU's translator, all virtual CPUs on one thread.
+    #[serde(rename = "tcg,thread=single")]
+    TcgSingle,
+}
+
+impl Accel {
+    /// The stable name, as it stands on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Accel::Auto => "auto",
+            Accel::Kvm => "kvm",
+            Accel::Tcg => "tcg",
+            Accel::TcgSingle => "tcg,thread=single",
+        }
+    }
+}
+
+impl std::fmt::Display for Accel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl std::str::FromStr for Accel {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        [Accel::Auto, Accel::Kvm, Accel::Tcg, Accel::TcgSingle]
+            .into_iter()
+            .find(|a| a.name() == s)
+            .ok_or_else(|| {
+                format!("unknown accelerator '{s}': auto, kvm, tcg or tcg,thread=single")
+            })
+    }
+}
+
+/// Everything that decides what a guest is given. Two runs with equal specs and equal inputs are
+/// the same experiment.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BootSpec {
+    /// What the user named: image, folder or package.
+    pub kernel: String,
+    /// Number of virtual CPUs.
+    pub smp: u32,
+    /// Guest memory in bytes.
+    pub memory: u64,
+    /// Words added to the kernel's command line, after kolumbo's own.
+    pub append: Vec<String>,
+    /// An initramfs that replaces kolumbo's own userspace.
+    pub initrd: Option<String>,
+    /// Modules that kolumbo's init loads, in this order.
+    pub modules: Vec<String>,
+    /// Program (a path on the host) and its arguments that kolumbo's init runs.
+    pub exec: Vec<String>,
+    /// QEMU's CPU model, or none for the accelerator's default.
+    pub cpu: Option<String>,
+    /// QEMU's machine type, or none for kolumbo's default.
+    pub machine: Option<String>,
+    /// Which accelerator was asked for.
+    pub accel: Accel,
+    /// Wall-clock limit of the whole run in milliseconds.
+    pub timeout_ms: u64,
+}
