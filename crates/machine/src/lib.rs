@@ -1,0 +1,15 @@
+//! QEMU: a boot spec becomes timestamped events and a live, read-only view of the guest.
+//!
+//! Decides how a guest is started, watched and ended, and nothing about what it says: no console
+//! line is understood here. May use processes, clocks and sockets. Main types: [`Plan`], the
+//! command line as data, and [`Machine`], one running guest.
+
+pub mod host;
+pub mod live;
+pub mod qemu;
+pub mod qmp;
+pub mod registers_x86;
+
+pub use live::{Machine, MachineError, Sink};
+pub use qemu::{Plan, QemuError};
+pub use qmp::{QmpClient, QmpError};
