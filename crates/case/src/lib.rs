@@ -4,6 +4,7 @@
 //! did, a [`Verdict`] says what became of the guest and carries the [`Evidence`] for it, and a
 //! [`CaseFile`] keeps all of that on disk. It may not know files, processes, clocks, QEMU or ELF.
 
+pub mod console;
 pub mod event;
 pub mod file;
 pub mod guest;
@@ -11,6 +12,7 @@ pub mod phase;
 pub mod spec;
 pub mod verdict;
 
+pub use console::{ConsoleRecord, HeadlineKind};
 pub use event::{Event, EventKind, QemuEvent, VcpuSample};
 pub use file::{CASE_FORMAT_VERSION, CaseFile};
 pub use guest::{GuestView, ReadError, VcpuRegisters};

@@ -1,0 +1,14 @@
+//! Bytes of a kernel console to meaning.
+//!
+//! Decides what a line says: where it begins and ends, which of them is the headline of a crash,
+//! how far a boot came. May not know QEMU, ELF, files or wall time; every timestamp it reports was
+//! printed by the kernel. Input is hostile: memory is bounded, nothing panics, time is linear.
+
+pub mod headline;
+pub mod lines;
+pub mod phase;
+pub mod prefix;
+
+pub use headline::{Headline, classify};
+pub use lines::LineReader;
+pub use phase::{InitFailure, PhaseTracker, Shutdown, init_failure_of, phase_of, shutdown_of};
