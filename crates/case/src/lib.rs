@@ -5,14 +5,21 @@
 //! [`CaseFile`] keeps all of that on disk. It may not know files, processes, clocks, QEMU or ELF.
 
 pub mod console;
+pub mod crash;
 pub mod event;
 pub mod file;
 pub mod guest;
+pub mod hex;
 pub mod phase;
 pub mod spec;
 pub mod verdict;
 
 pub use console::{ConsoleRecord, HeadlineKind};
+pub use crash::{
+    BootFacts, Boundary, CodeBytes, CodePlace, CrashContext, CrashReport, Detail, DetailKind,
+    Frame, Gap, InputPart, ListedInstruction, Listing, MachineState, MailFacts, Passage,
+    READ_FORMAT_VERSION, ReadResult, Registers, Span, StackContext, Trace, TraceKind,
+};
 pub use event::{Event, EventKind, QemuEvent, VcpuSample};
 pub use file::{CASE_FORMAT_VERSION, CaseFile};
 pub use guest::{GuestView, ReadError, VcpuRegisters};
