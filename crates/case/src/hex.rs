@@ -46,9 +46,7 @@ pub mod option {
 
     /// Reads it back.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-        Option::<String>::deserialize(from)?
-            .map(|t| parse(&t))
-            .transpose()
+        Option::<String>::deserialize(from)?.map(|t| parse(&t)).transpose()
     }
 }
 
@@ -117,10 +115,8 @@ mod tests {
 
     #[test]
     fn a_report_survives_json() {
-        let mut report = CrashReport {
-            title: "general protection fault in f".into(),
-            ..Default::default()
-        };
+        let mut report =
+            CrashReport { title: "general protection fault in f".into(), ..Default::default() };
         report.registers = Registers(vec![("rsp".into(), u64::MAX), ("rax".into(), 0)]);
         report.code_bytes = Some(CodeBytes {
             bytes: vec![0x48, 0x0f],
@@ -128,21 +124,12 @@ mod tests {
             unit: 1,
             ..Default::default()
         });
-        let mut frame = Frame {
-            reliable: true,
-            ..Default::default()
-        };
+        let mut frame = Frame { reliable: true, ..Default::default() };
         frame.place.function = Some("f".into());
         frame.place.offset = Some(0x9d);
-        report.traces.push(Trace {
-            frames: vec![frame],
-            ..Default::default()
-        });
+        report.traces.push(Trace { frames: vec![frame], ..Default::default() });
         let json = serde_json::to_string(&report).unwrap();
-        assert!(
-            json.contains(r#""registers":{"rsp":"0xffffffffffffffff","rax":"0x0"}"#),
-            "{json}"
-        );
+        assert!(json.contains(r#""registers":{"rsp":"0xffffffffffffffff","rax":"0x0"}"#), "{json}");
         assert!(json.contains(r#""bytes":"48 0f""#), "{json}");
         assert_eq!(serde_json::from_str::<CrashReport>(&json).unwrap(), report);
     }

@@ -78,30 +78,15 @@ fn slab_cache_named(before: &str, after: &str) -> bool {
 }
 
 const fn row(literal: &'static str, kind: HeadlineKind) -> Row {
-    Row {
-        literal,
-        kind,
-        ends: false,
-        guard: always,
-    }
+    Row { literal, kind, ends: false, guard: always }
 }
 
 const fn guarded(literal: &'static str, kind: HeadlineKind, guard: Guard) -> Row {
-    Row {
-        literal,
-        kind,
-        ends: false,
-        guard,
-    }
+    Row { literal, kind, ends: false, guard }
 }
 
 const fn ending(literal: &'static str, guard: Guard) -> Row {
-    Row {
-        literal,
-        kind: HeadlineKind::Panic,
-        ends: true,
-        guard,
-    }
+    Row { literal, kind: HeadlineKind::Panic, ends: true, guard }
 }
 
 use HeadlineKind::{
@@ -145,9 +130,7 @@ static ROWS: &[Row] = &[
     row("detected expedited stalls on ", RcuStall),
     row("self-detected stall on CPU", RcuStall),
     row(" kthread starved for ", RcuStall),
-    guarded("INFO: task ", HungTask, |_, after| {
-        after.contains(" blocked ")
-    }),
+    guarded("INFO: task ", HungTask, |_, after| after.contains(" blocked ")),
     row("BUG: workqueue lockup", WorkqueueLockup),
     row("possible circular locking dependency detected", Lockdep),
     row("possible recursive locking detected", Lockdep),
@@ -167,15 +150,9 @@ static ROWS: &[Row] = &[
     row("BUG: spinlock ", Lockdep),
     row("BUG: rwlock ", Lockdep),
     row("BUG: using __this_cpu_", SchedulingWhileAtomic),
-    row(
-        "BUG: using smp_processor_id() in preemptible",
-        SchedulingWhileAtomic,
-    ),
+    row("BUG: using smp_processor_id() in preemptible", SchedulingWhileAtomic),
     row("BUG: scheduling while atomic", SchedulingWhileAtomic),
-    row(
-        "BUG: sleeping function called from invalid context",
-        SchedulingWhileAtomic,
-    ),
+    row("BUG: sleeping function called from invalid context", SchedulingWhileAtomic),
     guarded("WARNING: ", Warning, warned_by_the_kernel),
     row("WARNING: kernel stack ", Warning),
     row("WARNING: stack recursion ", Warning),
@@ -189,9 +166,7 @@ static ROWS: &[Row] = &[
     row("Slab corruption", Corruption),
     guarded("BUG ", Corruption, slab_cache_named),
     row("BUG: memory leak", MemoryLeak),
-    guarded("kmemleak: ", MemoryLeak, |_, after| {
-        after.contains("new suspected memory leaks")
-    }),
+    guarded("kmemleak: ", MemoryLeak, |_, after| after.contains("new suspected memory leaks")),
     guarded("divide error: ", Trap, counted),
     guarded("invalid opcode: ", Trap, counted),
     guarded("int3: ", Trap, counted),
@@ -205,9 +180,7 @@ static ROWS: &[Row] = &[
     row("mce: [Hardware Error]: CPU ", MachineCheck),
     row("mce: [Hardware Error]: Machine check: ", MachineCheck),
     row("Out of memory: Kill", OutOfMemory),
-    guarded("irq ", Interrupt, |_, after| {
-        after.contains(": nobody cared")
-    }),
+    guarded("irq ", Interrupt, |_, after| after.contains(": nobody cared")),
     row("NMI received for unknown reason", Interrupt),
     row("unregister_netdevice: waiting for ", Other),
     guarded("BUG: ", Other, opens_the_message),
@@ -234,11 +207,7 @@ pub fn classify(line: &str) -> Option<Headline> {
             best = Some((row, at));
         }
     }
-    best.map(|(row, at)| Headline {
-        kind: ROWS[row].kind,
-        ends_kernel: ROWS[row].ends,
-        at,
-    })
+    best.map(|(row, at)| Headline { kind: ROWS[row].kind, ends_kernel: ROWS[row].ends, at })
 }
 
 #[cfg(test)]
@@ -252,24 +221,15 @@ mod tests {
     #[test]
     fn headlines_of_the_kernel() {
         for (line, expected) in [
-            (
-                "[    1.0] Kernel panic - not syncing: No working init found.",
-                HeadlineKind::Panic,
-            ),
+            ("[    1.0] Kernel panic - not syncing: No working init found.", HeadlineKind::Panic),
             (
                 "PANIC: early exception 0x0d IP 10:ffffffff81000000 error 0 cr2 0x0",
                 HeadlineKind::Panic,
             ),
             (" -- System halted", HeadlineKind::Panic),
             ("traps: PANIC: double fault, error_code: 0x0", Oops),
-            (
-                "BUG: unable to handle page fault for address: ffffffffffffff10",
-                Oops,
-            ),
-            (
-                "BUG: kernel NULL pointer dereference, address: 0000000000000000",
-                Oops,
-            ),
+            ("BUG: unable to handle page fault for address: ffffffffffffff10", Oops),
+            ("BUG: kernel NULL pointer dereference, address: 0000000000000000", Oops),
             ("Oops: 0000 [#1] PREEMPT SMP NOPTI", Oops),
             ("Oops: Oops: 0002 [#1] SMP", Oops),
             ("general protection fault: 0000 [#1] SMP", Oops),
@@ -282,55 +242,22 @@ mod tests {
             ("invalid opcode: 0000 [#1] PREEMPT SMP", Trap),
             ("int3: 0000 [#1] SMP", Trap),
             ("divide error: 0000 [#1] SMP", Trap),
-            (
-                "WARNING: CPU: 0 PID: 1 at kernel/smp.c:3 fn+0x1/0x2",
-                Warning,
-            ),
-            (
-                "WARNING: kernel/smp.c:3 at fn+0x1/0x2, CPU#0: swapper/1",
-                Warning,
-            ),
-            (
-                "watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [init:1]",
-                SoftLockup,
-            ),
-            (
-                "NMI watchdog: Watchdog detected hard LOCKUP on cpu 0",
-                HardLockup,
-            ),
-            (
-                "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
-                RcuStall,
-            ),
+            ("WARNING: CPU: 0 PID: 1 at kernel/smp.c:3 fn+0x1/0x2", Warning),
+            ("WARNING: kernel/smp.c:3 at fn+0x1/0x2, CPU#0: swapper/1", Warning),
+            ("watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [init:1]", SoftLockup),
+            ("NMI watchdog: Watchdog detected hard LOCKUP on cpu 0", HardLockup),
+            ("rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:", RcuStall),
             ("rcu: INFO: rcu_sched self-detected stall on CPU", RcuStall),
-            (
-                "INFO: task kworker/0:1:12 blocked for more than 120 seconds.",
-                HungTask,
-            ),
-            (
-                "WARNING: possible circular locking dependency detected",
-                Lockdep,
-            ),
+            ("INFO: task kworker/0:1:12 blocked for more than 120 seconds.", HungTask),
+            ("WARNING: possible circular locking dependency detected", Lockdep),
             ("WARNING: inconsistent lock state", Lockdep),
             ("[ BUG: Invalid wait context ]", Lockdep),
             ("BUG: KASAN: slab-out-of-bounds in fn+0x1/0x2", Kasan),
             ("UBSAN: array-index-out-of-bounds in a.c:1:2", Ubsan),
-            (
-                "BUG: Bad page state in process init  pfn:12345",
-                BadPageState,
-            ),
-            (
-                "BUG kmalloc-64 (Not tainted): Poison overwritten",
-                Corruption,
-            ),
-            (
-                "BUG: scheduling while atomic: init/1/0x00000002",
-                SchedulingWhileAtomic,
-            ),
-            (
-                "irq 9: nobody cared (try booting with the \"irqpoll\" option)",
-                Interrupt,
-            ),
+            ("BUG: Bad page state in process init  pfn:12345", BadPageState),
+            ("BUG kmalloc-64 (Not tainted): Poison overwritten", Corruption),
+            ("BUG: scheduling while atomic: init/1/0x00000002", SchedulingWhileAtomic),
+            ("irq 9: nobody cared (try booting with the \"irqpoll\" option)", Interrupt),
             ("BUG: something new", Other),
         ] {
             let ends = expected == HeadlineKind::Panic;

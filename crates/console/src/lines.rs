@@ -31,10 +31,7 @@ impl LineReader {
 
     /// A reader whose first byte has the given offset.
     pub fn at(offset: u64) -> Self {
-        LineReader {
-            offset,
-            ..Self::default()
-        }
+        LineReader { offset, ..Self::default() }
     }
 
     /// Takes more bytes; calls `sink` once for each line that they complete.
@@ -94,11 +91,7 @@ impl LineReader {
 /// One raw line, with or without its line end, as a record.
 pub fn record(raw: &[u8], offset: u64, continues: bool) -> ConsoleRecord {
     let text = clean(raw);
-    let prefix = if continues {
-        Default::default()
-    } else {
-        parse_prefix(&text)
-    };
+    let prefix = if continues { Default::default() } else { parse_prefix(&text) };
     ConsoleRecord {
         offset,
         len: raw.len() as u64,
@@ -115,10 +108,7 @@ pub fn record(raw: &[u8], offset: u64, continues: bool) -> ConsoleRecord {
 /// blanks, U+FFFD for what is not UTF-8, no blanks at the end.
 pub fn clean(raw: &[u8]) -> String {
     let printable = |b: &u8| (0x20..0x7f).contains(b);
-    let end = raw
-        .iter()
-        .rposition(|b| !matches!(b, b'\n' | b'\r' | b' ' | 0))
-        .map_or(0, |i| i + 1);
+    let end = raw.iter().rposition(|b| !matches!(b, b'\n' | b'\r' | b' ' | 0)).map_or(0, |i| i + 1);
     let raw = &raw[..end];
     if raw.iter().all(printable) {
         return String::from_utf8_lossy(raw).into_owned();
@@ -155,10 +145,7 @@ fn escape_len(tail: &[u8]) -> usize {
     let Some(&first) = tail.first() else { return 0 };
     match first {
         b'[' => {
-            let body = tail[1..limit]
-                .iter()
-                .take_while(|b| (0x20..0x40).contains(*b))
-                .count();
+            let body = tail[1..limit].iter().take_while(|b| (0x20..0x40).contains(*b)).count();
             let end = 1 + body;
             // The final byte belongs to the sequence only when it is one.
             end + usize::from(tail.get(end).is_some_and(|b| (0x40..0x7f).contains(b)))
@@ -171,10 +158,7 @@ fn escape_len(tail: &[u8]) -> usize {
             }
         }
         0x20..=0x2f => {
-            let middle = tail[..limit]
-                .iter()
-                .take_while(|b| (0x20..0x30).contains(*b))
-                .count();
+            let middle = tail[..limit].iter().take_while(|b| (0x20..0x30).contains(*b)).count();
             middle + usize::from(tail.get(middle).is_some_and(|b| (0x30..0x7f).contains(b)))
         }
         0x30..=0x7e => 1,
@@ -223,10 +207,7 @@ mod tests {
         let mut out = Vec::new();
         reader.feed(b"[    1.000000] one\r\n[    2.0", |r| out.push(r));
         assert_eq!(out.len(), 1);
-        assert_eq!(
-            (out[0].offset, out[0].len, out[0].message()),
-            (0, 20, "one")
-        );
+        assert_eq!((out[0].offset, out[0].len, out[0].message()), (0, 20, "one"));
         assert_eq!(reader.partial().unwrap().text, "[    2.0");
         reader.feed(b"00000] two", |r| out.push(r));
         assert_eq!(out.len(), 1);

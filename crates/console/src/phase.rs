@@ -46,17 +46,11 @@ static BEGINNINGS: &[(&str, Phase)] = &[
     ("NET: Registered ", Phase::Initcalls),
     ("PCI: Using configuration type ", Phase::Initcalls),
     ("clocksource: Switched to clocksource ", Phase::Initcalls),
-    (
-        "Trying to unpack rootfs image as initramfs",
-        Phase::Initcalls,
-    ),
+    ("Trying to unpack rootfs image as initramfs", Phase::Initcalls),
     ("Unpacking initramfs", Phase::Initcalls),
     ("Freeing initrd memory", Phase::Initcalls),
     ("Freeing unused kernel ", Phase::Initcalls),
-    (
-        "Write protecting the kernel read-only data",
-        Phase::Initcalls,
-    ),
+    ("Write protecting the kernel read-only data", Phase::Initcalls),
     ("VFS: Mounted root", Phase::Initcalls),
     ("Run /", Phase::Init),
     ("systemd[1]: ", Phase::Userspace),
@@ -93,14 +87,8 @@ static SHUTDOWNS: &[(&str, Shutdown)] = &[
     ("sysrq: SysRq : Resetting", Shutdown::Restarting),
     ("sysrq: Power Off", Shutdown::Requested),
     ("sysrq: SysRq : Power Off", Shutdown::Requested),
-    (
-        "ACPI: PM: Preparing to enter system sleep state S5",
-        Shutdown::Requested,
-    ),
-    (
-        "ACPI: Preparing to enter system sleep state S5",
-        Shutdown::Requested,
-    ),
+    ("ACPI: PM: Preparing to enter system sleep state S5", Shutdown::Requested),
+    ("ACPI: Preparing to enter system sleep state S5", Shutdown::Requested),
     ("Requesting system ", Shutdown::Requested),
     ("The system is going down NOW!", Shutdown::Requested),
     ("Sent SIGTERM to all processes", Shutdown::Requested),
@@ -132,14 +120,8 @@ static INIT_FAILURES: &[(&str, InitFailure)] = &[
     ("VFS: Cannot open root device", InitFailure::NoRoot),
     ("Unable to mount root fs via ", InitFailure::NoRoot),
     ("No working init found", InitFailure::NoInit),
-    (
-        "Kernel panic - not syncing: No init found",
-        InitFailure::NoInit,
-    ),
-    (
-        "Kernel panic - not syncing: Requested init ",
-        InitFailure::NoInit,
-    ),
+    ("Kernel panic - not syncing: No init found", InitFailure::NoInit),
+    ("Kernel panic - not syncing: Requested init ", InitFailure::NoInit),
     ("Requested init ", InitFailure::NoInit),
     ("Failed to execute /", InitFailure::NoInit),
     ("Starting init: /", InitFailure::NoInit),
@@ -155,9 +137,7 @@ pub fn phase_of(line: &str) -> Option<Phase> {
     if shutdown_in(message).is_some() {
         return Some(Phase::Shutdown);
     }
-    let begun = BEGINNINGS
-        .iter()
-        .find(|(text, _)| message.starts_with(text));
+    let begun = BEGINNINGS.iter().find(|(text, _)| message.starts_with(text));
     begun.map(|&(_, phase)| phase)
 }
 
@@ -174,10 +154,7 @@ pub fn init_failure_of(line: &str) -> Option<InitFailure> {
 }
 
 fn shutdown_in(message: &str) -> Option<Shutdown> {
-    SHUTDOWNS
-        .iter()
-        .find(|(text, _)| message.starts_with(text))
-        .map(|&(_, how)| how)
+    SHUTDOWNS.iter().find(|(text, _)| message.starts_with(text)).map(|&(_, how)| how)
 }
 
 fn message_of(line: &str) -> &str {
@@ -245,13 +222,7 @@ mod tests {
 
     #[test]
     fn lines_that_prove_nothing() {
-        for line in [
-            "",
-            "[    0.1] ",
-            "hello",
-            "pci 0000:00:00.0: Memory: x",
-            "Running tests",
-        ] {
+        for line in ["", "[    0.1] ", "hello", "pci 0000:00:00.0: Memory: x", "Running tests"] {
             assert_eq!(phase_of(line), None, "{line}");
         }
     }
@@ -260,14 +231,8 @@ mod tests {
     fn endings() {
         for (line, how) in [
             ("[    2.0] reboot: Power down", None),
-            (
-                "[    2.000000] reboot: Power down",
-                Some(Shutdown::PowerDown),
-            ),
-            (
-                "[    2.000000][    T1] reboot: System halted",
-                Some(Shutdown::Halted),
-            ),
+            ("[    2.000000] reboot: Power down", Some(Shutdown::PowerDown)),
+            ("[    2.000000][    T1] reboot: System halted", Some(Shutdown::Halted)),
             ("reboot: Restarting system", Some(Shutdown::Restarting)),
             ("Requesting system poweroff", Some(Shutdown::Requested)),
             ("-- System halted", None),

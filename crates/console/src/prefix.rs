@@ -71,10 +71,7 @@ pub fn parse_prefix(line: &str) -> Prefix<'_> {
 }
 
 fn leading_blanks(bytes: &[u8]) -> usize {
-    bytes
-        .iter()
-        .take_while(|b| matches!(b, b' ' | b'\t'))
-        .count()
+    bytes.iter().take_while(|b| matches!(b, b' ' | b'\t')).count()
 }
 
 /// The inside of a bracket that opens `text`, when it closes within `max` bytes.
@@ -144,10 +141,8 @@ fn journal_prefix(line: &str) -> Option<usize> {
         return Some(first.len() + 1).filter(|&n| n <= line.len());
     }
     let month = first.len() == 3
-        && [
-            "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-        ]
-        .contains(&first);
+        && ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+            .contains(&first);
     let syslog = month && head.split_ascii_whitespace().nth(2).is_some_and(is_clock);
     if !iso && !syslog {
         return None;
