@@ -29,18 +29,12 @@ fn main() {
         .args(["-C", "strip=symbols", "-C", "link-dead-code=no"])
         .args(["-C", "link-arg=-nostartfiles", "-C", "link-arg=-nostdlib"])
         .args(["-C", "link-arg=-static", "-C", "link-arg=-no-pie"])
-        .args([
-            "-C",
-            "link-arg=-Wl,--build-id=none,--gc-sections,-z,noexecstack",
-        ])
+        .args(["-C", "link-arg=-Wl,--build-id=none,--gc-sections,-z,noexecstack"])
         // Panic locations must not carry the path of the machine that built the program.
         .arg(format!("--remap-path-prefix={}=init", folder.display()));
-    let result = command.output().unwrap_or_else(|e| {
-        panic!(
-            "running {} to compile the guest's init: {e}",
-            rustc.display()
-        )
-    });
+    let result = command
+        .output()
+        .unwrap_or_else(|e| panic!("running {} to compile the guest's init: {e}", rustc.display()));
     let messages = String::from_utf8_lossy(&result.stderr);
     assert!(
         result.status.success(),

@@ -21,10 +21,7 @@ pub fn report(boot_ms: u64) {
         line.text("version", until_nul(&names[3]));
         line.text("machine", until_nul(&names[4]));
     }
-    for (key, path) in [
-        ("proc_version", c"/proc/version"),
-        ("cmdline", c"/proc/cmdline"),
-    ] {
+    for (key, path) in [("proc_version", c"/proc/version"), ("cmdline", c"/proc/cmdline")] {
         if let Ok(text) = sys::read_file(path, &mut buffer) {
             line.text(key, text.trim_ascii());
         }
@@ -42,11 +39,7 @@ pub fn report(boot_ms: u64) {
 /// The kernel's taint flags.
 pub fn taint() -> Option<u64> {
     let mut buffer = [0u8; 32];
-    number(
-        sys::read_file(c"/proc/sys/kernel/tainted", &mut buffer)
-            .ok()?
-            .trim_ascii(),
-    )
+    number(sys::read_file(c"/proc/sys/kernel/tainted", &mut buffer).ok()?.trim_ascii())
 }
 
 /// A decimal number that takes up the whole text.
@@ -109,10 +102,7 @@ fn text_address() -> Option<u64> {
         };
         total += n;
         let bytes = &buffer[..filled + n];
-        let whole = bytes
-            .iter()
-            .rposition(|&b| b == b'\n')
-            .map_or(0, |at| at + 1);
+        let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
         found = bytes[..whole].split(|&b| b == b'\n').find_map(text_symbol);
         let rest = bytes.len() - whole;
         // A line longer than the buffer is no symbol that we look for.

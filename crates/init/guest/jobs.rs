@@ -193,8 +193,7 @@ fn process_file<'a>(pid: usize, name: &[u8], into: &'a mut [u8]) -> Option<&'a [
     let mut digits = [0u8; 20];
     let mut length = 0;
     for part in [b"/proc/", decimal(pid as u64, &mut digits), name] {
-        path.get_mut(length..length + part.len())?
-            .copy_from_slice(part);
+        path.get_mut(length..length + part.len())?.copy_from_slice(part);
         length += part.len();
     }
     sys::read_file(CStr::from_bytes_until_nul(&path).ok()?, into).ok()

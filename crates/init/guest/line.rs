@@ -26,13 +26,8 @@ pub struct Line {
 impl Line {
     /// Begins a line. There is never more than one at a time: its bytes go out as they come.
     pub fn new(word: &str) -> Line {
-        let mut line = Line {
-            piece: [0; PIECE],
-            filled: 0,
-            length: 0,
-            first: true,
-            truncated: false,
-        };
+        let mut line =
+            Line { piece: [0; PIECE], filled: 0, length: 0, first: true, truncated: false };
         line.push(MARK.as_bytes());
         line.push(b" ");
         line.push(word.as_bytes());
@@ -71,11 +66,7 @@ impl Line {
     /// Ends the line.
     pub fn say(mut self) {
         if self.truncated {
-            self.push(if self.first {
-                b"\"truncated\":true"
-            } else {
-                b",\"truncated\":true"
-            });
+            self.push(if self.first { b"\"truncated\":true" } else { b",\"truncated\":true" });
         }
         self.push(b"}\n");
         channel::write(&self.piece[..self.filled]);

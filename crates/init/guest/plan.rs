@@ -15,14 +15,8 @@ pub struct Plan<'a> {
 
 /// One job, and where the rest of its fields begin.
 pub enum Job<'a> {
-    Module {
-        path: &'a CStr,
-        parameters: &'a CStr,
-    },
-    Exec {
-        path: &'a CStr,
-        arguments: Arguments<'a>,
-    },
+    Module { path: &'a CStr, parameters: &'a CStr },
+    Exec { path: &'a CStr, arguments: Arguments<'a> },
 }
 
 /// The arguments of a program.
@@ -41,10 +35,7 @@ impl<'a> Plan<'a> {
     pub fn next_job(&mut self) -> Option<Job<'a>> {
         let word = self.field()?.to_bytes();
         if word == words::PLAN_MODULE.as_bytes() {
-            Some(Job::Module {
-                path: self.field()?,
-                parameters: self.field()?,
-            })
+            Some(Job::Module { path: self.field()?, parameters: self.field()? })
         } else if word == words::PLAN_EXEC.as_bytes() {
             let path = self.field()?;
             let count = usize::try_from(number(self.field()?.to_bytes())?).ok()?;
@@ -52,10 +43,7 @@ impl<'a> Plan<'a> {
             for _ in 0..count {
                 self.field()?;
             }
-            Some(Job::Exec {
-                path,
-                arguments: Arguments { count, fields },
-            })
+            Some(Job::Exec { path, arguments: Arguments { count, fields } })
         } else {
             None
         }
@@ -88,11 +76,9 @@ impl<'a> Job<'a> {
     /// A module's file name, a program's path.
     pub fn name(&self) -> &'a [u8] {
         match self {
-            Job::Module { path, .. } => path
-                .to_bytes()
-                .rsplit(|&b| b == b'/')
-                .next()
-                .unwrap_or_default(),
+            Job::Module { path, .. } => {
+                path.to_bytes().rsplit(|&b| b == b'/').next().unwrap_or_default()
+            }
             Job::Exec { path, .. } => path.to_bytes(),
         }
     }

@@ -17,14 +17,7 @@ pub fn power_off() -> ! {
     let can_power_off = can_power_off();
     let mut line = Line::new(words::POWEROFF);
     line.number("up_ms", sys::uptime_ms());
-    line.text(
-        "way",
-        if can_power_off {
-            b"power-off"
-        } else {
-            b"restart"
-        },
-    );
+    line.text("way", if can_power_off { b"power-off" } else { b"restart" });
     line.say();
 
     sys::sync();

@@ -83,12 +83,7 @@ pub fn pause() {
 pub fn uptime_ms() -> u64 {
     for clock in [CLOCK_BOOTTIME, CLOCK_MONOTONIC] {
         let mut now = Timespec::default();
-        if call(
-            nr::CLOCK_GETTIME,
-            [clock, &raw mut now as usize, 0, 0, 0, 0],
-        )
-        .is_ok()
-        {
+        if call(nr::CLOCK_GETTIME, [clock, &raw mut now as usize, 0, 0, 0, 0]).is_ok() {
             return now.seconds as u64 * 1000 + now.nanoseconds as u64 / 1_000_000;
         }
     }
@@ -101,10 +96,7 @@ pub fn sleep_ms(ms: u64) {
 }
 
 fn timespec(ms: u64) -> Timespec {
-    Timespec {
-        seconds: (ms / 1000) as i64,
-        nanoseconds: (ms % 1000 * 1_000_000) as i64,
-    }
+    Timespec { seconds: (ms / 1000) as i64, nanoseconds: (ms % 1000 * 1_000_000) as i64 }
 }
 
 // Files.
@@ -131,31 +123,19 @@ pub fn is_open(fd: usize) -> bool {
 }
 
 pub fn read(fd: usize, into: &mut [u8]) -> Result<usize, Errno> {
-    call(
-        nr::READ,
-        [fd, into.as_mut_ptr() as usize, into.len(), 0, 0, 0],
-    )
+    call(nr::READ, [fd, into.as_mut_ptr() as usize, into.len(), 0, 0, 0])
 }
 
 pub fn write(fd: usize, bytes: &[u8]) -> Result<usize, Errno> {
-    call(
-        nr::WRITE,
-        [fd, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0],
-    )
+    call(nr::WRITE, [fd, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0])
 }
 
 pub fn read_at(fd: usize, into: &mut [u8], offset: usize) -> Result<usize, Errno> {
-    call(
-        nr::PREAD,
-        [fd, into.as_mut_ptr() as usize, into.len(), offset, 0, 0],
-    )
+    call(nr::PREAD, [fd, into.as_mut_ptr() as usize, into.len(), offset, 0, 0])
 }
 
 pub fn write_at(fd: usize, bytes: &[u8], offset: usize) -> Result<usize, Errno> {
-    call(
-        nr::PWRITE,
-        [fd, bytes.as_ptr() as usize, bytes.len(), offset, 0, 0],
-    )
+    call(nr::PWRITE, [fd, bytes.as_ptr() as usize, bytes.len(), offset, 0, 0])
 }
 
 /// Reads until `into` is full or the file ends; gives the part that was filled.
@@ -192,14 +172,12 @@ pub fn each_entry(path: &CStr, mut visit: impl FnMut(&CStr)) -> Result<(), Errno
     let fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)?;
     let mut buffer = [0u8; 4096];
     let result = loop {
-        let length = match call(
-            nr::GETDENTS64,
-            [fd, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0],
-        ) {
-            Ok(0) => break Ok(()),
-            Ok(n) => n,
-            Err(e) => break Err(e),
-        };
+        let length =
+            match call(nr::GETDENTS64, [fd, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0]) {
+                Ok(0) => break Ok(()),
+                Ok(n) => n,
+                Err(e) => break Err(e),
+            };
         let mut records = &buffer[..length];
         while let Some(size) = records.get(LENGTH_AT..LENGTH_AT + 2) {
             let size = usize::from(u16::from_le_bytes([size[0], size[1]]));
@@ -222,30 +200,13 @@ pub fn mkdir(path: &CStr, mode: usize) -> Result<usize, Errno> {
 
 /// Makes a character device, readable and writable for root alone.
 pub fn make_device(path: &CStr, major: usize, minor: usize) -> Result<usize, Errno> {
-    call(
-        nr::MKNOD,
-        [
-            path.as_ptr() as usize,
-            S_IFCHR | 0o600,
-            major << 8 | minor,
-            0,
-            0,
-            0,
-        ],
-    )
+    call(nr::MKNOD, [path.as_ptr() as usize, S_IFCHR | 0o600, major << 8 | minor, 0, 0, 0])
 }
 
 pub fn mount(source: &CStr, target: &CStr, kind: &CStr) -> Result<usize, Errno> {
     call(
         nr::MOUNT,
-        [
-            source.as_ptr() as usize,
-            target.as_ptr() as usize,
-            kind.as_ptr() as usize,
-            0,
-            0,
-            0,
-        ],
+        [source.as_ptr() as usize, target.as_ptr() as usize, kind.as_ptr() as usize, 0, 0, 0],
     )
 }
 
@@ -269,10 +230,7 @@ pub fn make_raw(fd: usize) {
         termios[1] = 0;
         termios[2] = CS8_CREAD_CLOCAL_B115200;
         termios[3] = 0;
-        let _ = call(
-            nr::IOCTL,
-            [fd, TCSETS, &raw const termios as usize, 0, 0, 0],
-        );
+        let _ = call(nr::IOCTL, [fd, TCSETS, &raw const termios as usize, 0, 0, 0]);
     }
 }
 
@@ -309,36 +267,21 @@ pub fn execve(path: &CStr, arguments: &[*const u8], environment: &[*const u8]) -
 pub fn block_child_signal(block: bool) {
     let how = if block { SIG_BLOCK } else { SIG_UNBLOCK };
     let set = SIGCHLD_SET;
-    let _ = call(
-        nr::RT_SIGPROCMASK,
-        [how, &raw const set as usize, 0, 8, 0, 0],
-    );
+    let _ = call(nr::RT_SIGPROCMASK, [how, &raw const set as usize, 0, 8, 0, 0]);
 }
 
 /// Waits at most `ms` milliseconds for a child to end.
 pub fn wait_for_child_signal(ms: u64) {
     let set = SIGCHLD_SET;
     let time = timespec(ms);
-    let _ = call(
-        nr::RT_SIGTIMEDWAIT,
-        [
-            &raw const set as usize,
-            0,
-            &raw const time as usize,
-            8,
-            0,
-            0,
-        ],
-    );
+    let _ =
+        call(nr::RT_SIGTIMEDWAIT, [&raw const set as usize, 0, &raw const time as usize, 8, 0, 0]);
 }
 
 /// A child that has ended, and its status as `wait4` gives it.
 pub fn reap() -> Option<(usize, u32)> {
     let mut status = 0u32;
-    match call(
-        nr::WAIT4,
-        [usize::MAX, &raw mut status as usize, WNOHANG, 0, 0, 0],
-    ) {
+    match call(nr::WAIT4, [usize::MAX, &raw mut status as usize, WNOHANG, 0, 0, 0]) {
         Ok(pid) if pid != 0 => Some((pid, status)),
         _ => None,
     }
@@ -363,23 +306,14 @@ pub fn uname() -> Result<[[u8; 65]; 6], Errno> {
 /// How many CPUs this process may run on.
 pub fn cpus_allowed() -> Result<u32, Errno> {
     let mut mask = [0u64; 128];
-    let bytes = call(
-        nr::SCHED_GETAFFINITY,
-        [0, size_of_val(&mask), &raw mut mask as usize, 0, 0, 0],
-    )?;
-    Ok(mask
-        .iter()
-        .take(bytes / 8)
-        .map(|word| word.count_ones())
-        .sum())
+    let bytes =
+        call(nr::SCHED_GETAFFINITY, [0, size_of_val(&mask), &raw mut mask as usize, 0, 0, 0])?;
+    Ok(mask.iter().take(bytes / 8).map(|word| word.count_ones()).sum())
 }
 
 pub fn load_module(path: &CStr, parameters: &CStr) -> Result<(), Errno> {
     let fd = open(path, O_RDONLY | O_CLOEXEC)?;
-    let result = call(
-        nr::FINIT_MODULE,
-        [fd, parameters.as_ptr() as usize, 0, 0, 0, 0],
-    );
+    let result = call(nr::FINIT_MODULE, [fd, parameters.as_ptr() as usize, 0, 0, 0, 0]);
     close(fd);
     result.map(|_| ())
 }
@@ -390,10 +324,7 @@ pub fn sync() {
 
 /// Comes back only when the kernel did not do it.
 pub fn reboot(command: RebootCommand) -> Errno {
-    match call(
-        nr::REBOOT,
-        [REBOOT_MAGIC1, REBOOT_MAGIC2, command as usize, 0, 0, 0],
-    ) {
+    match call(nr::REBOOT, [REBOOT_MAGIC1, REBOOT_MAGIC2, command as usize, 0, 0, 0]) {
         Err(e) => e,
         Ok(_) => Errno(0),
     }

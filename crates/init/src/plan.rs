@@ -93,10 +93,7 @@ impl Plan {
             }
         }
         if out.len() > words::PLAN_LIMIT {
-            return Err(PlanError::TooLong {
-                size: out.len(),
-                limit: words::PLAN_LIMIT,
-            });
+            return Err(PlanError::TooLong { size: out.len(), limit: words::PLAN_LIMIT });
         }
         Ok(out)
     }
@@ -104,10 +101,7 @@ impl Plan {
 
 fn field(out: &mut Vec<u8>, what: &'static str, value: &str) -> Result<(), PlanError> {
     if value.contains('\0') {
-        return Err(PlanError::Nul {
-            what,
-            value: value.to_owned(),
-        });
+        return Err(PlanError::Nul { what, value: value.to_owned() });
     }
     out.extend_from_slice(value.as_bytes());
     out.push(0);
@@ -141,24 +135,15 @@ mod tests {
     fn what_init_cannot_take_is_refused() {
         let exec = |arguments: Vec<String>| Plan {
             modules: vec![],
-            exec: Some(PlannedExec {
-                path: "/x".into(),
-                arguments,
-            }),
+            exec: Some(PlannedExec { path: "/x".into(), arguments }),
         };
         assert!(matches!(
             exec(vec!["a\0b".into()]).to_bytes(),
-            Err(PlanError::Nul {
-                what: "an argument",
-                ..
-            })
+            Err(PlanError::Nul { what: "an argument", .. })
         ));
         assert_eq!(
             exec(vec![String::new(); words::ARGUMENT_LIMIT + 1]).to_bytes(),
-            Err(PlanError::Arguments {
-                count: 513,
-                limit: 512
-            })
+            Err(PlanError::Arguments { count: 513, limit: 512 })
         );
         assert!(matches!(
             exec(vec!["a".repeat(words::PLAN_LIMIT)]).to_bytes(),

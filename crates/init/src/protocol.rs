@@ -181,10 +181,7 @@ pub struct PowerOff {
 #[non_exhaustive]
 pub enum LineError {
     /// The line does not start with the mark: noise, or the rest of a line that a reset cut.
-    #[error(
-        "reading init's channel: the line does not start with '{}'",
-        words::MARK
-    )]
+    #[error("reading init's channel: the line does not start with '{}'", words::MARK)]
     NoMark,
     /// The init in the guest is of another kolumbo.
     #[error(
@@ -219,14 +216,10 @@ pub fn parse_line(line: &str) -> Result<Message, LineError> {
     if line.len() > words::LINE_LIMIT {
         return Err(LineError::TooLong { length: line.len() });
     }
-    let rest = line
-        .strip_prefix(words::MARK_STEM)
-        .ok_or(LineError::NoMark)?;
+    let rest = line.strip_prefix(words::MARK_STEM).ok_or(LineError::NoMark)?;
     let (version, rest) = rest.split_once(' ').unwrap_or((rest, ""));
     if !words::MARK[words::MARK_STEM.len()..].eq(version) {
-        return Err(LineError::Version {
-            version: version.chars().take(16).collect(),
-        });
+        return Err(LineError::Version { version: version.chars().take(16).collect() });
     }
     let rest = rest.trim_end_matches(['\r', '\n']);
     let (word, fields) = rest.split_once(' ').unwrap_or((rest, "{}"));
@@ -239,9 +232,7 @@ pub fn parse_line(line: &str) -> Result<Message, LineError> {
         words::TROUBLE => Message::Trouble(read(word, fields)?),
         words::END => Message::End(read(word, fields)?),
         words::POWEROFF => Message::PowerOff(read(word, fields)?),
-        _ => Message::Unknown {
-            word: word.chars().take(32).collect(),
-        },
+        _ => Message::Unknown { word: word.chars().take(32).collect() },
     })
 }
 
@@ -261,18 +252,11 @@ mod tests {
     fn every_word_is_read() {
         assert_eq!(
             parse_line(r#"kolumbo-init/1 hello {"boot_ms":1234,"channel":"debugcon"}"#),
-            Ok(Message::Hello(Hello {
-                boot_ms: 1234,
-                channel: "debugcon".into()
-            }))
+            Ok(Message::Hello(Hello { boot_ms: 1234, channel: "debugcon".into() }))
         );
         assert_eq!(
             parse_line(r#"kolumbo-init/1 start {"job":"module","name":"00-a.ko","up_ms":7}"#),
-            Ok(Message::Start(Start {
-                job: JobKind::Module,
-                name: "00-a.ko".into(),
-                up_ms: 7
-            }))
+            Ok(Message::Start(Start { job: JobKind::Module, name: "00-a.ko".into(), up_ms: 7 }))
         );
         assert_eq!(
             parse_line(
@@ -291,39 +275,26 @@ mod tests {
         );
         assert_eq!(
             parse_line(r#"kolumbo-init/1 trouble {"doing":"mounting /sys","errno":19}"#),
-            Ok(Message::Trouble(Trouble {
-                doing: "mounting /sys".into(),
-                errno: 19
-            }))
+            Ok(Message::Trouble(Trouble { doing: "mounting /sys".into(), errno: 19 }))
         );
         assert_eq!(
             parse_line(r#"kolumbo-init/1 end {"up_ms":10,"taint":512}"#),
-            Ok(Message::End(End {
-                up_ms: 10,
-                taint: Some(512)
-            }))
+            Ok(Message::End(End { up_ms: 10, taint: Some(512) }))
         );
         assert_eq!(
             parse_line("kolumbo-init/1 poweroff {\"up_ms\":11,\"way\":\"power-off\"}\r"),
-            Ok(Message::PowerOff(PowerOff {
-                up_ms: 11,
-                way: "power-off".into()
-            }))
+            Ok(Message::PowerOff(PowerOff { up_ms: 11, way: "power-off".into() }))
         );
         assert_eq!(
             parse_line("kolumbo-init/1 later [1]"),
-            Ok(Message::Unknown {
-                word: "later".into()
-            })
+            Ok(Message::Unknown { word: "later".into() })
         );
     }
 
     #[test]
     fn facts_become_guest_facts_and_keep_unknown_fields() {
         let line = r#"kolumbo-init/1 facts {"release":"6.1.0","vulnerabilities":{"spectre_v2":"Mitigation: \"x\""},"taint":0,"text":18446744071578845184,"page_size":4096}"#;
-        let Ok(Message::Facts(facts)) = parse_line(line) else {
-            panic!("not facts")
-        };
+        let Ok(Message::Facts(facts)) = parse_line(line) else { panic!("not facts") };
         assert_eq!(facts.release, "6.1.0");
         assert_eq!(facts.vulnerabilities["spectre_v2"], "Mitigation: \"x\"");
         assert_eq!(facts.text, 0xffff_ffff_8100_0000);
@@ -351,9 +322,7 @@ mod tests {
         assert_eq!(parse_line("[    0.1] hello"), Err(LineError::NoMark));
         assert_eq!(
             parse_line("kolumbo-init/12 hello {}"),
-            Err(LineError::Version {
-                version: "12".into()
-            })
+            Err(LineError::Version { version: "12".into() })
         );
         assert!(matches!(
             parse_line(r#"kolumbo-init/1 hello {"boot_ms":-1}"#),
@@ -363,10 +332,7 @@ mod tests {
             parse_line(&format!("kolumbo-init/1 facts {}", "[".repeat(50_000))),
             Err(LineError::Fields { .. })
         ));
-        assert!(matches!(
-            parse_line(&"x".repeat(100_000)),
-            Err(LineError::TooLong { .. })
-        ));
+        assert!(matches!(parse_line(&"x".repeat(100_000)), Err(LineError::TooLong { .. })));
     }
 
     proptest! {

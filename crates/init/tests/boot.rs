@@ -20,26 +20,13 @@ const GIVE_UP: Duration = Duration::from_secs(180);
 #[test]
 fn it_speaks_by_the_debug_console_and_powers_off() {
     let Some(kernel) = kernel() else { return };
-    let lines = boot(
-        &kernel,
-        &["-device", "isa-debugcon,iobase=0xe9,chardev=init"],
-        &[],
-    );
+    let lines = boot(&kernel, &["-device", "isa-debugcon,iobase=0xe9,chardev=init"], &[]);
     check(&lines, "debugcon");
-    let Message::Facts(facts) = &lines[1] else {
-        panic!("{lines:?}")
-    };
+    let Message::Facts(facts) = &lines[1] else { panic!("{lines:?}") };
     assert_eq!(facts.cpus_online, 2);
-    assert!(
-        facts.cmdline.contains("kolumbo.test=\"a b\""),
-        "{}",
-        facts.cmdline
-    );
+    assert!(facts.cmdline.contains("kolumbo.test=\"a b\""), "{}", facts.cmdline);
     assert!(facts.proc_version.contains(&facts.release), "{facts:?}");
-    assert!(
-        facts.vulnerabilities.contains_key("spectre_v2"),
-        "{facts:?}"
-    );
+    assert!(facts.vulnerabilities.contains_key("spectre_v2"), "{facts:?}");
     assert!(facts.text > 0xffff_ffff_8000_0000, "{:#x}", facts.text);
     assert!(!facts.more.contains_key("truncated"));
 }
@@ -55,30 +42,18 @@ fn it_speaks_by_the_second_serial_port_where_there_is_no_debug_console() {
 #[test]
 fn it_speaks_by_files_where_ports_are_locked() {
     let Some(kernel) = kernel() else { return };
-    let lines = boot(
-        &kernel,
-        &["-serial", "chardev:init"],
-        &["lockdown=confidentiality"],
-    );
+    let lines = boot(&kernel, &["-serial", "chardev:init"], &["lockdown=confidentiality"]);
     check(&lines, "/dev/ttyS1");
 }
 
 fn check(lines: &[Message], channel: &str) {
-    let Message::Hello(hello) = &lines[0] else {
-        panic!("no hello first: {lines:?}")
-    };
+    let Message::Hello(hello) = &lines[0] else { panic!("no hello first: {lines:?}") };
     assert_eq!(hello.channel, channel);
     assert!(hello.boot_ms > 0);
 
     let dones: Vec<&Done> = lines
         .iter()
-        .filter_map(|l| {
-            if let Message::Done(d) = l {
-                Some(d)
-            } else {
-                None
-            }
-        })
+        .filter_map(|l| if let Message::Done(d) = l { Some(d) } else { None })
         .collect();
     assert_eq!(dones.len(), 2, "{lines:?}");
     // Not an ELF file: ENOEXEC, or what the lockdown says first.
@@ -88,9 +63,7 @@ fn check(lines: &[Message], channel: &str) {
     // Init itself, started a second time, is not PID 1 and leaves with 64.
     assert_eq!((dones[1].job, dones[1].exit), (JobKind::Exec, Some(64)));
 
-    let [.., Message::End(end), Message::PowerOff(off)] = lines else {
-        panic!("{lines:?}")
-    };
+    let [.., Message::End(end), Message::PowerOff(off)] = lines else { panic!("{lines:?}") };
     assert_eq!(off.way, "power-off");
     assert!(end.taint.is_some() && end.up_ms >= hello.boot_ms);
 }
@@ -101,37 +74,18 @@ fn boot(kernel: &Path, channel: &[&str], append: &[&str]) -> Vec<Message> {
     let said = folder.path().join("said");
     let initrd = folder.path().join("initrd");
     let plan = Plan {
-        modules: vec![PlannedModule {
-            path: "/kolumbo/00-text.ko".into(),
-            ..Default::default()
-        }],
-        exec: Some(PlannedExec {
-            path: "/init".into(),
-            arguments: vec!["init".into()],
-        }),
+        modules: vec![PlannedModule { path: "/kolumbo/00-text.ko".into(), ..Default::default() }],
+        exec: Some(PlannedExec { path: "/init".into(), arguments: vec!["init".into()] }),
     };
     std::fs::write(&initrd, initramfs(&plan.to_bytes().unwrap())).unwrap();
     let mut qemu = Command::new(QEMU)
-        .args([
-            "-accel",
-            "tcg",
-            "-m",
-            "256",
-            "-smp",
-            "2",
-            "-nodefaults",
-            "-display",
-            "none",
-        ])
+        .args(["-accel", "tcg", "-m", "256", "-smp", "2", "-nodefaults", "-display", "none"])
         .args(["-no-reboot", "-kernel"])
         .arg(kernel)
         .arg("-initrd")
         .arg(&initrd)
         .arg("-append")
-        .arg(format!(
-            "console=ttyS0 quiet panic=-1 kolumbo.test=\"a b\" {}",
-            append.join(" ")
-        ))
+        .arg(format!("console=ttyS0 quiet panic=-1 kolumbo.test=\"a b\" {}", append.join(" ")))
         .arg("-serial")
         .arg(format!("file:{}", folder.path().join("console").display()))
         .arg("-chardev")
@@ -155,14 +109,8 @@ fn boot(kernel: &Path, channel: &[&str], append: &[&str]) -> Vec<Message> {
     let console = std::fs::read(folder.path().join("console")).unwrap_or_default();
     let console = String::from_utf8_lossy(&console);
     let said = String::from_utf8(std::fs::read(&said).unwrap()).expect("init speaks UTF-8");
-    assert!(
-        status.is_some_and(|s| s.success()),
-        "{status:?}\n{said}\n{console}"
-    );
-    assert!(
-        !console.contains(words::MARK),
-        "init's lines are on the console:\n{console}"
-    );
+    assert!(status.is_some_and(|s| s.success()), "{status:?}\n{said}\n{console}");
+    assert!(!console.contains(words::MARK), "init's lines are on the console:\n{console}");
     said.lines()
         .filter(|l| !l.is_empty())
         .map(|l| parse_line(l).unwrap_or_else(|e| panic!("{e}: {l}")))
@@ -174,21 +122,8 @@ fn initramfs(plan: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut entry = |name: &str, mode: u32, bytes: &[u8]| {
         out.extend(b"070701");
-        let fields = [
-            0,
-            mode,
-            0,
-            0,
-            1,
-            0,
-            bytes.len() as u32,
-            0,
-            0,
-            0,
-            0,
-            name.len() as u32 + 1,
-            0,
-        ];
+        let fields =
+            [0, mode, 0, 0, 1, 0, bytes.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
         for field in fields {
             out.extend(format!("{field:08x}").bytes());
         }
@@ -206,45 +141,33 @@ fn initramfs(plan: &[u8]) -> Vec<u8> {
 }
 
 fn kernel() -> Option<PathBuf> {
-    let found = std::env::var_os("KOLUMBO_TEST_KERNEL")
-        .map(PathBuf::from)
-        .or_else(|| {
-            let cache = std::env::var_os("XDG_CACHE_HOME")
-                .map(PathBuf::from)
-                .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
-            newest_kernel(&cache.join("kolumbo"), 4)
-        });
-    let has_qemu = Command::new(QEMU)
-        .arg("--version")
-        .output()
-        .is_ok_and(|o| o.status.success());
+    let found = std::env::var_os("KOLUMBO_TEST_KERNEL").map(PathBuf::from).or_else(|| {
+        let cache = std::env::var_os("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
+        newest_kernel(&cache.join("kolumbo"), 4)
+    });
+    let has_qemu = Command::new(QEMU).arg("--version").output().is_ok_and(|o| o.status.success());
     let missing = match (&found, has_qemu) {
         (None, _) => "a kernel (set KOLUMBO_TEST_KERNEL, or run `make demo` once)",
         (_, false) => "qemu-system-x86_64 (Debian: apt-get install qemu-system-x86)",
         (Some(_), true) => return found,
     };
-    assert!(
-        std::env::var("KOLUMBO_REQUIRE_ALL").as_deref() != Ok("1"),
-        "missing: {missing}"
-    );
+    assert!(std::env::var("KOLUMBO_REQUIRE_ALL").as_deref() != Ok("1"), "missing: {missing}");
     eprintln!("skipped: a real boot needs {missing}");
     None
 }
 
 fn newest_kernel(folder: &Path, depth: u32) -> Option<PathBuf> {
-    let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
-        .ok()?
-        .filter_map(|e| Some(e.ok()?.path()))
-        .collect();
+    let mut entries: Vec<PathBuf> =
+        std::fs::read_dir(folder).ok()?.filter_map(|e| Some(e.ok()?.path())).collect();
     entries.sort();
     entries.into_iter().rev().find_map(|path| {
         let name = path.file_name()?.to_str()?;
         if path.is_file() {
             (name.starts_with("vmlinuz-") && name.ends_with("-cloud-amd64")).then(|| path.clone())
         } else {
-            depth
-                .checked_sub(1)
-                .and_then(|depth| newest_kernel(&path, depth))
+            depth.checked_sub(1).and_then(|depth| newest_kernel(&path, depth))
         }
     })
 }

@@ -21,16 +21,9 @@ fn it_is_a_small_static_x86_64_executable() {
     assert!(!segments.is_empty());
     for segment in segments {
         let kind = segment.p_type(endian);
-        assert!(
-            kind != elf::PT_INTERP && kind != elf::PT_DYNAMIC,
-            "it wants a dynamic linker"
-        );
+        assert!(kind != elf::PT_INTERP && kind != elf::PT_DYNAMIC, "it wants a dynamic linker");
         let both = elf::PF_W | elf::PF_X;
-        assert_ne!(
-            segment.p_flags(endian) & both,
-            both,
-            "a segment is writable and executable"
-        );
+        assert_ne!(segment.p_flags(endian) & both, both, "a segment is writable and executable");
     }
 }
 
@@ -46,31 +39,13 @@ fn its_source_compiles_without_a_warning() {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let result = Command::new(rustc)
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/guest/main.rs"))
-        .args([
-            "--edition",
-            "2024",
-            "--crate-type",
-            "bin",
-            "--emit",
-            "metadata",
-        ])
-        .args([
-            "--target",
-            "x86_64-unknown-linux-gnu",
-            "-C",
-            "panic=abort",
-            "-D",
-            "warnings",
-        ])
+        .args(["--edition", "2024", "--crate-type", "bin", "--emit", "metadata"])
+        .args(["--target", "x86_64-unknown-linux-gnu", "-C", "panic=abort", "-D", "warnings"])
         .arg("--out-dir")
         .arg(out.path())
         .output()
         .unwrap();
-    assert!(
-        result.status.success(),
-        "{}",
-        String::from_utf8_lossy(&result.stderr)
-    );
+    assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
 }
 
 #[test]
