@@ -5,8 +5,12 @@
 //! effect is not certain the answer is the weaker fact: a may-write is not a kill, and an undefined flag is not a result.
 
 pub mod disassembly;
+pub mod effects;
+pub mod parts;
 
 pub use disassembly::{Line, Printer, Syntax, disassemble};
+pub use effects::{Effects, EffectsReader, effects};
+pub use parts::{ARITHMETIC_FLAGS, Parts};
 
 /// The decoder that this crate reads instructions with; its `Instruction` is part of this crate's interface.
 pub use iced_x86;
