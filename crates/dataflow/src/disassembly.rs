@@ -68,11 +68,7 @@ impl<'a> Printer<'a> {
                 Backend::Intel(formatter)
             }
         };
-        Self {
-            backend,
-            symbol: None,
-            buffer: String::new(),
-        }
+        Self { backend, symbol: None, buffer: String::new() }
     }
 
     /// Names branch targets and RIP-relative addresses: the callback returns `name` or `name+0x1f`, without brackets.
@@ -136,12 +132,7 @@ impl<'a> Printer<'a> {
             decoder.decode_out(&mut instruction);
             let at = ip.wrapping_add(position as u64);
             if instruction.is_invalid() {
-                lines.push(Line {
-                    ip: at,
-                    len: 1,
-                    text: "(bad)".to_owned(),
-                    valid: false,
-                });
+                lines.push(Line { ip: at, len: 1, text: "(bad)".to_owned(), valid: false });
                 if decoder.set_position(position + 1).is_err() {
                     break;
                 }
@@ -292,18 +283,13 @@ mod tests {
     use super::*;
 
     fn check(bytes: &[u8], expected: &str) {
-        assert_eq!(
-            disassemble(bytes, 0xffff_ffff_8100_0000).as_deref(),
-            Some(expected)
-        );
+        assert_eq!(disassemble(bytes, 0xffff_ffff_8100_0000).as_deref(), Some(expected));
     }
 
     #[test]
     fn prints_what_objdump_prints() {
         check(
-            &[
-                0xf7, 0x04, 0x25, 0x00, 0xc3, 0x5f, 0xff, 0x00, 0x10, 0x00, 0x00,
-            ],
+            &[0xf7, 0x04, 0x25, 0x00, 0xc3, 0x5f, 0xff, 0x00, 0x10, 0x00, 0x00],
             "testl  $0x1000,0xffffffffff5fc300",
         );
         check(&[0x75, 0xf1], "jne    ffffffff80fffff3");
@@ -311,10 +297,7 @@ mod tests {
         check(&[0x48, 0x83, 0xc4, 0x08], "add    $0x8,%rsp");
         check(&[0x48, 0xd1, 0xea], "shr    %rdx");
         check(&[0x48, 0xc1, 0xea, 0x01], "shr    $0x1,%rdx");
-        check(
-            &[0x4d, 0x69, 0xe4, 0xc0, 0x08, 0x00, 0x00],
-            "imul   $0x8c0,%r12,%r12",
-        );
+        check(&[0x4d, 0x69, 0xe4, 0xc0, 0x08, 0x00, 0x00], "imul   $0x8c0,%r12,%r12");
         check(&[0x0f, 0x1f, 0x44, 0x00, 0x00], "nopl   0x0(%rax,%rax,1)");
         check(
             &[0x66, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
@@ -323,14 +306,8 @@ mod tests {
         check(&[0xf3, 0x48, 0xa5], "rep movsq %ds:(%rsi),%es:(%rdi)");
         check(&[0xee], "out    %al,(%dx)");
         check(&[0xc3], "ret");
-        check(
-            &[0xff, 0x14, 0x25, 0x10, 0x08, 0x62, 0xaa],
-            "call   *0xffffffffaa620810",
-        );
-        check(
-            &[0x65, 0x48, 0x03, 0x0c, 0x25, 0xd8, 0xa1, 0, 0],
-            "add    %gs:0xa1d8,%rcx",
-        );
+        check(&[0xff, 0x14, 0x25, 0x10, 0x08, 0x62, 0xaa], "call   *0xffffffffaa620810");
+        check(&[0x65, 0x48, 0x03, 0x0c, 0x25, 0xd8, 0xa1, 0, 0], "add    %gs:0xa1d8,%rcx");
     }
 
     #[test]
@@ -340,35 +317,23 @@ mod tests {
         let call = crate::decode(&[0xe8, 0x0b, 0, 0, 0], 0x1000).expect("a call");
         assert_eq!(printer.instruction(&call), "call   1010 <s+0x10>");
         let load = crate::decode(&[0x48, 0x8b, 0x05, 0x10, 0, 0, 0], 0x1000).expect("a load");
-        assert_eq!(
-            printer.instruction(&load),
-            "mov    0x10(%rip),%rax        # 1017 <s+0x17>"
-        );
+        assert_eq!(printer.instruction(&load), "mov    0x10(%rip),%rax        # 1017 <s+0x17>");
     }
 
     #[test]
     fn intel_on_request() {
         let load = crate::decode(&[0x48, 0x8b, 0x45, 0xf8], 0).expect("a load");
-        assert_eq!(
-            Printer::new(Syntax::Intel).instruction(&load),
-            "mov    rax,[rbp-0x8]"
-        );
+        assert_eq!(Printer::new(Syntax::Intel).instruction(&load), "mov    rax,[rbp-0x8]");
     }
 
     #[test]
     fn a_byte_that_is_no_instruction_is_a_line_of_its_own() {
         let lines = Printer::new(Syntax::Att).listing(&[0x06, 0x90, 0x48], 0x10);
-        let seen: Vec<_> = lines
-            .iter()
-            .map(|line| (line.ip, line.len, line.text.as_str(), line.valid))
-            .collect();
+        let seen: Vec<_> =
+            lines.iter().map(|line| (line.ip, line.len, line.text.as_str(), line.valid)).collect();
         assert_eq!(
             seen,
-            [
-                (0x10, 1, "(bad)", false),
-                (0x11, 1, "nop", true),
-                (0x12, 1, "(bad)", false)
-            ]
+            [(0x10, 1, "(bad)", false), (0x11, 1, "nop", true), (0x12, 1, "(bad)", false)]
         );
     }
 }

@@ -67,32 +67,20 @@ impl Effects {
         let all = self.reads;
         let flags_wanted = wanted.flags != 0;
         match self.rule {
-            Rule::Bitwise {
-                result,
-                width,
-                hidden,
-            } if !flags_wanted => {
+            Rule::Bitwise { result, width, hidden } if !flags_wanted => {
                 let parts = wanted.of_general(usize::from(result)) & width & !hidden;
                 only_parts(all, parts)
             }
             Rule::Carry { result, width } if !flags_wanted => {
                 let parts = wanted.of_general(usize::from(result)) & width;
-                let below = (0..4)
-                    .filter(|part| parts >> part != 0)
-                    .fold(0, |set, part| set | 1 << part);
+                let below =
+                    (0..4).filter(|part| parts >> part != 0).fold(0, |set, part| set | 1 << part);
                 only_parts(all, below)
             }
-            Rule::Exchange {
-                first,
-                second,
-                width,
-            } if !flags_wanted => {
+            Rule::Exchange { first, second, width } if !flags_wanted => {
                 let of = |number: u8| u64::from(wanted.of_general(usize::from(number)) & width);
                 let general = of(first) << (4 * second) | of(second) << (4 * first);
-                Parts {
-                    general: general & all.general,
-                    ..Parts::EMPTY
-                }
+                Parts { general: general & all.general, ..Parts::EMPTY }
             }
             _ => all,
         }
@@ -102,10 +90,7 @@ impl Effects {
 /// `reads` reduced to the given parts of each general register; flags stay.
 fn only_parts(reads: Parts, parts: u8) -> Parts {
     let spread = u64::from(parts & 0b1111) * 0x1111_1111_1111_1111;
-    Parts {
-        general: reads.general & spread,
-        ..reads
-    }
+    Parts { general: reads.general & spread, ..reads }
 }
 
 /// Computes [`Effects`]; keep one and use it again, since it owns buffers.
@@ -115,9 +100,7 @@ pub struct EffectsReader {
 
 impl Default for EffectsReader {
     fn default() -> Self {
-        Self {
-            factory: InstructionInfoFactory::new(),
-        }
+        Self { factory: InstructionInfoFactory::new() }
     }
 }
 
@@ -130,9 +113,7 @@ pub fn effects(instruction: &Instruction) -> Effects {
 impl EffectsReader {
     /// The effects of one instruction.
     pub fn effects(&mut self, instruction: &Instruction) -> Effects {
-        let info = self
-            .factory
-            .info_options(instruction, InstructionInfoOptions::NONE);
+        let info = self.factory.info_options(instruction, InstructionInfoOptions::NONE);
         let mut reads = Parts::EMPTY;
         let mut writes = Parts::EMPTY;
         let mut may_write = Parts::EMPTY;
@@ -239,11 +220,8 @@ fn correct(instruction: &Instruction, effects: &mut Effects) {
     let same = instruction.op_count() == 2
         && instruction.op1_kind() == OpKind::Register
         && instruction.op1_register() == destination;
-    let zero_extended = if destination.is_gpr32() {
-        Parts::of(destination.full_register())
-    } else {
-        own
-    };
+    let zero_extended =
+        if destination.is_gpr32() { Parts::of(destination.full_register()) } else { own };
     match instruction.mnemonic() {
         Mnemonic::Sbb if same => {
             effects.reads = Parts::flags(RflagsBits::CF);
@@ -302,10 +280,7 @@ fn immediate(instruction: &Instruction) -> Option<i64> {
 /// Parts of `register` in which every bit of `mask` is zero.
 fn hidden_parts(register: Register, mask: i64) -> Parts {
     if !register.is_gpr()
-        || matches!(
-            register,
-            Register::AH | Register::BH | Register::CH | Register::DH
-        )
+        || matches!(register, Register::AH | Register::BH | Register::CH | Register::DH)
     {
         return Parts::EMPTY;
     }
@@ -315,10 +290,7 @@ fn hidden_parts(register: Register, mask: i64) -> Parts {
         .enumerate()
         .filter(|(_, part)| mask & **part == 0)
         .fold(0_u64, |set, (number, _)| set | 1 << number);
-    Parts {
-        general: bits << (4 * register.full_register().number()),
-        ..Parts::EMPTY
-    }
+    Parts { general: bits << (4 * register.full_register().number()), ..Parts::EMPTY }
 }
 
 fn is_cmov(mnemonic: Mnemonic) -> bool {
@@ -372,10 +344,7 @@ fn rule(instruction: &Instruction) -> Rule {
     }
     let destination = instruction.op0_register();
     let high = |register: Register| {
-        matches!(
-            register,
-            Register::AH | Register::BH | Register::CH | Register::DH
-        )
+        matches!(register, Register::AH | Register::BH | Register::CH | Register::DH)
     };
     let mixed = (1..instruction.op_count()).any(|operand| {
         instruction.op_kind(operand) == OpKind::Register && high(instruction.op_register(operand))
@@ -393,11 +362,7 @@ fn rule(instruction: &Instruction) -> Rule {
                 }),
                 _ => 0,
             };
-            Rule::Bitwise {
-                result,
-                width: own,
-                hidden,
-            }
+            Rule::Bitwise { result, width: own, hidden }
         }
         Movzx => {
             let source = if instruction.op1_kind() == OpKind::Register {
@@ -405,17 +370,9 @@ fn rule(instruction: &Instruction) -> Rule {
             } else {
                 instruction.memory_size().size()
             };
-            Rule::Bitwise {
-                result,
-                width: if source == 1 { 0b0001 } else { 0b0011 },
-                hidden: 0,
-            }
+            Rule::Bitwise { result, width: if source == 1 { 0b0001 } else { 0b0011 }, hidden: 0 }
         }
-        mnemonic if is_cmov(mnemonic) => Rule::Bitwise {
-            result,
-            width: own,
-            hidden: 0,
-        },
+        mnemonic if is_cmov(mnemonic) => Rule::Bitwise { result, width: own, hidden: 0 },
         Add | Sub | Inc | Dec | Neg | Adc | Sbb | Lea => Rule::Carry { result, width: own },
         Imul if instruction.op_count() > 1 => Rule::Carry { result, width: own },
         Shl | Sal if instruction.op1_kind() != OpKind::Register => {
@@ -457,10 +414,7 @@ mod tests {
             (true, true) => ", loads and stores",
         };
         let maybe = effects.may_write - effects.writes;
-        let undefined = Parts {
-            flags: effects.undefined,
-            ..Parts::EMPTY
-        };
+        let undefined = Parts { flags: effects.undefined, ..Parts::EMPTY };
         expected.assert_eq(&format!(
             "{}: reads [{}] writes [{}] perhaps [{maybe}] undefined [{undefined}]{memory}",
             crate::disassemble(bytes, 0x1000).expect("the bytes are an instruction"),
@@ -537,10 +491,7 @@ mod tests {
             &[0x0f, 0x1f, 0x44, 0x00, 0x00],
             expect!["nopl   0x0(%rax,%rax,1): reads [] writes [] perhaps [] undefined []"],
         );
-        check(
-            &[0x90],
-            expect!["nop: reads [] writes [] perhaps [] undefined []"],
-        );
+        check(&[0x90], expect!["nop: reads [] writes [] perhaps [] undefined []"]);
         check(
             &[0x66, 0x0f, 0xef, 0xc0],
             expect!["pxor   %xmm0,%xmm0: reads [] writes [xmm0] perhaps [] undefined []"],
@@ -601,10 +552,7 @@ mod tests {
             &[0xff, 0xc0],
             expect!["inc    %eax: reads [eax] writes [rax PF AF ZF SF OF] perhaps [] undefined []"],
         );
-        check(
-            &[0xf9],
-            expect!["stc: reads [] writes [CF] perhaps [] undefined []"],
-        );
+        check(&[0xf9], expect!["stc: reads [] writes [CF] perhaps [] undefined []"]);
         check(
             &[0x9c],
             expect![
@@ -617,10 +565,7 @@ mod tests {
                 "popf: reads [rsp] writes [rsp CF PF AF ZF SF OF DF IF AC] perhaps [] undefined [], loads"
             ],
         );
-        check(
-            &[0x9e],
-            expect!["sahf: reads [ah] writes [CF PF AF ZF SF] perhaps [] undefined []"],
-        );
+        check(&[0x9e], expect!["sahf: reads [ah] writes [CF PF AF ZF SF] perhaps [] undefined []"]);
         check(
             &[0x0f, 0xa3, 0xc8],
             expect![
@@ -638,9 +583,7 @@ mod tests {
             ],
         );
         check(
-            &[
-                0xf7, 0x04, 0x25, 0x00, 0xc3, 0x5f, 0xff, 0x00, 0x10, 0x00, 0x00,
-            ],
+            &[0xf7, 0x04, 0x25, 0x00, 0xc3, 0x5f, 0xff, 0x00, 0x10, 0x00, 0x00],
             expect![
                 "testl  $0x1000,0xffffffffff5fc300: reads [] writes [CF PF AF ZF SF OF] perhaps [] undefined [AF], loads"
             ],
@@ -663,10 +606,7 @@ mod tests {
             &[0x5b],
             expect!["pop    %rbx: reads [rsp] writes [rbx rsp] perhaps [] undefined [], loads"],
         );
-        check(
-            &[0xc3],
-            expect!["ret: reads [rsp] writes [rsp] perhaps [] undefined [], loads"],
-        );
+        check(&[0xc3], expect!["ret: reads [rsp] writes [rsp] perhaps [] undefined [], loads"]);
         check(
             &[0xe8, 0, 0, 0, 0],
             expect!["call   1005: reads [rsp] writes [rsp] perhaps [] undefined [], stores"],
@@ -748,9 +688,7 @@ mod tests {
 
     #[test]
     fn names_and_back() {
-        for name in [
-            "rax", "r10d", "cx", "sil", "dh", "xmm3", "ymm31", "CF", "OF", "DF",
-        ] {
+        for name in ["rax", "r10d", "cx", "sil", "dh", "xmm3", "ymm31", "CF", "OF", "DF"] {
             assert_eq!(Parts::by_name(name).expect(name).to_string(), name);
         }
         assert_eq!(Parts::by_name("rip"), None);

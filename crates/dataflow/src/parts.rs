@@ -64,17 +64,9 @@ pub const FLAG_NAMES: [(u16, &str); 9] = [
 
 impl Parts {
     /// Nothing.
-    pub const EMPTY: Self = Self {
-        general: 0,
-        vector: 0,
-        flags: 0,
-    };
+    pub const EMPTY: Self = Self { general: 0, vector: 0, flags: 0 };
     /// Every part of every register and every flag.
-    pub const ALL: Self = Self {
-        general: u64::MAX,
-        vector: ALL_VECTOR,
-        flags: ALL_FLAGS,
-    };
+    pub const ALL: Self = Self { general: u64::MAX, vector: ALL_VECTOR, flags: ALL_FLAGS };
 
     /// The parts that a register name covers: `AH` is one part, `EAX` three, `RAX` four. Registers that are no members give
     /// the empty set.
@@ -88,18 +80,13 @@ impl Parts {
                 0b0111
             } else if register.is_gpr16() {
                 0b0011
-            } else if matches!(
-                register,
-                Register::AH | Register::BH | Register::CH | Register::DH
-            ) {
+            } else if matches!(register, Register::AH | Register::BH | Register::CH | Register::DH)
+            {
                 0b0010
             } else {
                 0b0001
             };
-            return Self {
-                general: mask << at,
-                ..Self::EMPTY
-            };
+            return Self { general: mask << at, ..Self::EMPTY };
         }
         let vector = if register.is_xmm() {
             1 << register.number()
@@ -114,30 +101,19 @@ impl Parts {
         } else {
             0
         };
-        Self {
-            vector,
-            ..Self::EMPTY
-        }
+        Self { vector, ..Self::EMPTY }
     }
 
     /// The whole 64-bit register with this encoding number (0 is RAX, 1 RCX, 2 RDX, 3 RBX, 4 RSP, ...; at most 15).
     #[must_use]
     pub const fn general(number: usize) -> Self {
-        Self {
-            general: 0b1111 << (4 * (number & 15)),
-            vector: 0,
-            flags: 0,
-        }
+        Self { general: 0b1111 << (4 * (number & 15)), vector: 0, flags: 0 }
     }
 
     /// Flags by iced's `RflagsBits`; other bits are dropped.
     #[must_use]
     pub const fn flags(bits: u32) -> Self {
-        Self {
-            general: 0,
-            vector: 0,
-            flags: bits as u16 & ALL_FLAGS,
-        }
+        Self { general: 0, vector: 0, flags: bits as u16 & ALL_FLAGS }
     }
 
     /// Whether the set is empty.
@@ -176,8 +152,7 @@ impl Parts {
     /// The set widened so that each general register of which a part is in it is in it whole.
     #[must_use]
     pub fn whole_generals(self) -> Self {
-        self.generals()
-            .fold(self, |set, number| set | Self::general(number))
+        self.generals().fold(self, |set, number| set | Self::general(number))
     }
 
     /// The members as people name them: `rcx`, `ecx`, `cl`, `CF`. A register with a hole is named by its highest part.
@@ -225,22 +200,13 @@ impl Parts {
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
         let name = name.trim_start_matches('%').to_ascii_lowercase();
-        if let Some((bit, _)) = FLAG_NAMES
-            .iter()
-            .find(|(_, flag)| flag.eq_ignore_ascii_case(&name))
+        if let Some((bit, _)) = FLAG_NAMES.iter().find(|(_, flag)| flag.eq_ignore_ascii_case(&name))
         {
-            return Some(Self {
-                flags: *bit,
-                ..Self::EMPTY
-            });
+            return Some(Self { flags: *bit, ..Self::EMPTY });
         }
         let place = |names: &[&str; 16]| names.iter().position(|candidate| *candidate == name);
-        let with = |mask: u64, number: usize| {
-            Some(Self {
-                general: mask << (4 * number),
-                ..Self::EMPTY
-            })
-        };
+        let with =
+            |mask: u64, number: usize| Some(Self { general: mask << (4 * number), ..Self::EMPTY });
         if let Some(number) = place(&NAMES_64) {
             return with(0b1111, number);
         }
@@ -253,24 +219,15 @@ impl Parts {
         if let Some(number) = place(&NAMES_8) {
             return with(0b0001, number);
         }
-        if let Some(number) = ["ah", "ch", "dh", "bh"]
-            .iter()
-            .position(|candidate| *candidate == name)
+        if let Some(number) =
+            ["ah", "ch", "dh", "bh"].iter().position(|candidate| *candidate == name)
         {
             return with(0b0010, number);
         }
         let numbered = |prefix: &str| {
-            name.strip_prefix(prefix)?
-                .parse::<u32>()
-                .ok()
-                .filter(|number| *number < 32)
+            name.strip_prefix(prefix)?.parse::<u32>().ok().filter(|number| *number < 32)
         };
-        let vector = |bits: u128| {
-            Some(Self {
-                vector: bits,
-                ..Self::EMPTY
-            })
-        };
+        let vector = |bits: u128| Some(Self { vector: bits, ..Self::EMPTY });
         if let Some(number) = numbered("xmm") {
             return vector(1 << number);
         }
