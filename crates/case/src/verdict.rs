@@ -55,7 +55,7 @@ verdicts! {
     Reset = "reset", 16, "The guest reset itself or triple-faulted.";
     ResetLoop = "reset-loop", 17, "The guest resets again and again at the same point.";
     Silent = "silent", 18, "Nothing was ever printed and init never spoke.";
-    InitFailed = "init-failed", 19, "The kernel came up, but init did not: no root, no init, or init died; or the program of --exec failed.";
+    InitFailed = "init-failed", 19, "The kernel came up, but init did not: no root, no init, or init ended.";
     NotBootable = "not-bootable", 20, "The file is not a kernel, or the loader refused it.";
     ConsoleFlood = "console-flood", 21, "The guest fills the console without end and never came further.";
     Slow = "slow", 22, "The time limit ran out while the guest was still alive.";
