@@ -122,6 +122,8 @@ fn execute(path: &CStr, arguments: &Arguments) -> Errno {
         c"PATH=/bin:/sbin:/usr/bin:/usr/sbin".as_ptr().cast(),
         c"HOME=/".as_ptr().cast(),
         c"TERM=dumb".as_ptr().cast(),
+        // `words::LIBRARY_FOLDER`
+        c"LD_LIBRARY_PATH=/kolumbo/lib".as_ptr().cast(),
         core::ptr::null(),
     ];
     sys::execve(path, &pointers, &environment)

@@ -39,6 +39,9 @@ pub const PLAN_MODULE: &str = "module";
 /// of which the first is the program's own name.
 pub const PLAN_EXEC: &str = "exec";
 
+/// Folder of the guest that holds a program's shared libraries; `LD_LIBRARY_PATH` names it.
+pub const LIBRARY_FOLDER: &str = "/kolumbo/lib";
+
 /// I/O port of QEMU's `isa-debugcon`, which reads back the same number.
 pub const DEBUGCON_PORT: u16 = 0xe9;
 /// First I/O port of the second serial port.

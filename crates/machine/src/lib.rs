@@ -5,7 +5,10 @@
 //! command line as data, and [`Machine`], one running guest.
 
 pub mod host;
+pub mod initramfs;
 pub mod live;
+pub mod module_file;
+pub mod program_file;
 pub mod qemu;
 pub mod qmp;
 pub mod registers_x86;
