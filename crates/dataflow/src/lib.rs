@@ -4,13 +4,19 @@
 //! This crate may not know Linux (no symbol name stands here), nor files. Bytes and an address come in, facts go out. Where an
 //! effect is not certain the answer is the weaker fact: a may-write is not a kill, and an undefined flag is not a result.
 
+pub mod demand;
 pub mod disassembly;
 pub mod effects;
+pub mod flow;
 pub mod parts;
+pub mod values;
 
+pub use demand::{Demands, Site, demands, reachable};
 pub use disassembly::{Line, Printer, Syntax, disassemble};
 pub use effects::{Effects, EffectsReader, effects};
+pub use flow::{Block, Body, Callee, CodeMap, Ending, Replacement, Target, walk};
 pub use parts::{ARITHMETIC_FLAGS, Parts};
+pub use values::{Callees, Exit, Exits, Returns, Summary, exits};
 
 /// The decoder that this crate reads instructions with; its `Instruction` is part of this crate's interface.
 pub use iced_x86;

@@ -1,0 +1,169 @@
+//! What must be right behind each call of a function: the register parts and flags that are read before they are written.
+//!
+//! Runs backward over a [`Body`]. Demand counts by part; dead results ask for nothing. Registers that may be arguments or
+//! results make what is computed into them count, but do not count themselves, so that garbage that merely stays in an
+//! argument register is no demand. Pushing a register is no demand: it is saved, not used. Main types: [`Site`], [`Demands`].
+
+use iced_x86::{Mnemonic, OpKind};
+
+use crate::effects::EffectsReader;
+use crate::flow::{Body, Callee, Ending};
+use crate::parts::Parts;
+use crate::values::{Callees, Returns};
+
+/// RDI, RSI, RDX, RCX, R8, R9: where arguments may be.
+const ARGUMENTS: u64 = 0xf << 28 | 0xf << 24 | 0xf << 8 | 0xf << 4 | 0xf << 32 | 0xf << 36;
+/// RAX and RDX: where results may be.
+const RESULTS: u64 = 0xf | 0xf << 8;
+
+/// One call.
+#[derive(Clone, Copy, Debug)]
+pub struct Site {
+    /// Address of the call.
+    pub address: u64,
+    /// The block that it ends.
+    pub block: usize,
+    /// Who is called.
+    pub callee: Callee,
+    /// What is read behind the call before it is written.
+    pub relies: Parts,
+}
+
+/// The calls of a function, and what it needs itself.
+#[derive(Clone, Debug, Default)]
+pub struct Demands {
+    /// Every call that can return, in order of address.
+    pub sites: Vec<Site>,
+    /// What is read before it is written, from the entry.
+    pub at_entry: Parts,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Live {
+    hard: Parts,
+    soft: u64,
+}
+
+impl Live {
+    fn join(&mut self, other: Self) {
+        self.hard |= other.hard;
+        self.soft |= other.soft;
+    }
+}
+
+/// Computes the demand behind every call.
+#[must_use]
+pub fn demands(body: &Body, callees: &impl Callees, reader: &mut EffectsReader) -> Demands {
+    let count = body.blocks.len();
+    let mut entry_of = vec![Live::default(); count];
+    let mut before: Vec<Vec<u32>> = vec![Vec::new(); count];
+    for (number, block) in body.blocks.iter().enumerate() {
+        for next in &block.next {
+            before[*next as usize].push(number as u32);
+        }
+    }
+    let mut queued = vec![true; count];
+    let mut todo: Vec<usize> = (0..count).collect();
+    while let Some(number) = todo.pop() {
+        queued[number] = false;
+        let mut live = behind(body, number, &entry_of);
+        live = through_ending(body.blocks[number].ending, live, callees);
+        live = through_instructions(body, number, live, reader);
+        if live != entry_of[number] {
+            entry_of[number].join(live);
+            for earlier in &before[number] {
+                if !queued[*earlier as usize] {
+                    queued[*earlier as usize] = true;
+                    todo.push(*earlier as usize);
+                }
+            }
+        }
+    }
+    let reachable = reachable(body, callees);
+    let mut sites = Vec::new();
+    for (number, block) in body.blocks.iter().enumerate() {
+        if !reachable[number] {
+            continue;
+        }
+        if let (Ending::Calls(callee), Some(last)) = (block.ending, body.last_of(block)) {
+            if callees.summary(callee).returns == Returns::Behind {
+                let relies = behind(body, number, &entry_of).hard;
+                sites.push(Site { address: last.ip(), block: number, callee, relies });
+            }
+        }
+    }
+    sites.sort_unstable_by_key(|site| site.address);
+    Demands { sites, at_entry: entry_of.first().map_or(Parts::EMPTY, |live| live.hard) }
+}
+
+/// Which blocks can be entered, given which callees come back.
+#[must_use]
+pub fn reachable(body: &Body, callees: &impl Callees) -> Vec<bool> {
+    let mut seen = vec![false; body.blocks.len()];
+    let mut todo = Vec::new();
+    if !seen.is_empty() {
+        seen[0] = true;
+        todo.push(0_usize);
+    }
+    while let Some(number) = todo.pop() {
+        let block = &body.blocks[number];
+        if let Ending::Calls(callee) = block.ending
+            && callees.summary(callee).returns != Returns::Behind
+        {
+            continue;
+        }
+        for next in &block.next {
+            if !seen[*next as usize] {
+                seen[*next as usize] = true;
+                todo.push(*next as usize);
+            }
+        }
+    }
+    seen
+}
+
+fn behind(body: &Body, number: usize, entry_of: &[Live]) -> Live {
+    let mut live = Live::default();
+    for next in &body.blocks[number].next {
+        live.join(entry_of[*next as usize]);
+    }
+    live
+}
+
+fn through_ending(ending: Ending, behind: Live, callees: &impl Callees) -> Live {
+    match ending {
+        Ending::Flows => behind,
+        Ending::Calls(callee) => {
+            let summary = callees.summary(callee);
+            let hard = if summary.returns == Returns::Behind {
+                behind.hard - summary.destroys
+            } else {
+                Parts::EMPTY
+            };
+            Live { hard, soft: ARGUMENTS }
+        }
+        Ending::Returns(_) => Live { hard: Parts::EMPTY, soft: RESULTS },
+        Ending::TailCalls(_) => Live { hard: Parts::EMPTY, soft: ARGUMENTS },
+        Ending::Stops | Ending::Lost => Live::default(),
+    }
+}
+
+fn through_instructions(
+    body: &Body,
+    number: usize,
+    mut live: Live,
+    reader: &mut EffectsReader,
+) -> Live {
+    for index in body.blocks[number].range.clone().rev() {
+        let instruction = &body.instructions[index as usize];
+        if instruction.mnemonic() == Mnemonic::Push && instruction.op0_kind() == OpKind::Register {
+            continue;
+        }
+        let effects = reader.effects(instruction);
+        let wanted =
+            live.hard | Parts { general: live.soft & effects.may_write.general, ..Parts::EMPTY };
+        live.hard = effects.needed(wanted);
+        live.soft &= !effects.writes.general;
+    }
+    live
+}

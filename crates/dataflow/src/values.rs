@@ -1,0 +1,517 @@
+//! Which registers still hold what they held when the function was entered, at every exit.
+//!
+//! Runs forward over a [`Body`]. Knows three kinds of values: the entry value of a register, an offset from the entry stack
+//! pointer, and anything else. Saved and restored registers fall out of it, however they were saved. Bias: stores through
+//! pointers that are not known to point into the stack frame are taken to miss the saved registers. Main types: [`Frame`],
+//! [`Exits`].
+
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+
+use crate::effects::{Effects, EffectsReader};
+use crate::flow::{Body, Callee, Ending};
+use crate::parts::Parts;
+
+const RSP: usize = 4;
+/// Frames with more saved values than this are not hand-written register saves; the rest is forgotten.
+const MOST_SLOTS: usize = 48;
+/// A block whose entry state is still changing after so many visits is given up.
+const MOST_VISITS: u32 = 40;
+
+/// Where a destroyed value was written.
+pub type Writer = u32;
+
+/// What a register or a stack slot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// The entry value of a register (by encoding number), of which these parts are intact.
+    Entry {
+        /// Encoding number of the register.
+        register: u8,
+        /// Part bits as in [`Parts::of_general`].
+        parts: u8,
+    },
+    /// The stack pointer at entry plus this many bytes.
+    Stack(i32),
+    /// The flags as they were at entry, saved.
+    Flags,
+    /// Anything else, last written by the instruction with this index plus one; 0 when that is not known.
+    Other(Writer),
+}
+
+/// The register file and the saved values at one point of a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// By encoding number.
+    pub registers: [Value; 16],
+    slots: Vec<(i32, Value)>,
+    /// Flags that may differ from those at entry.
+    pub flags: u16,
+    /// Index plus one of the instruction that last changed a flag.
+    pub flags_writer: Writer,
+    /// Vector state that may differ from that at entry.
+    pub vector: u128,
+}
+
+/// How callees act on registers; the caller of this module knows the functions.
+pub trait Callees {
+    /// The summary of a callee.
+    fn summary(&self, callee: Callee) -> Summary;
+}
+
+/// What a function does to those who call it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// What may differ behind the call from what it was before.
+    pub destroys: Parts,
+    /// What the function reads that its caller must have put there.
+    pub needs: Parts,
+    /// Whether control may come back.
+    pub returns: Returns,
+    /// Whether the stack was understood at every exit, so that `destroys` holds for registers that are saved and restored.
+    pub certain: bool,
+}
+
+/// Where a call comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Returns {
+    /// Behind the call.
+    Behind,
+    /// It drops its own return address: control comes back behind the call of the caller.
+    PastCaller,
+    /// Nowhere.
+    Never,
+}
+
+/// One way out of a function.
+#[derive(Clone, Debug)]
+pub struct Exit {
+    /// The block that ends there.
+    pub block: usize,
+    /// What differs from entry, the callee of a tail call included.
+    pub destroys: Parts,
+    /// Stack pointer minus that at entry, when known.
+    pub depth: Option<i32>,
+    /// For each register: who wrote the value that is not the entry value.
+    pub writers: [Writer; 16],
+    /// The last writer of a flag.
+    pub flags_writer: Writer,
+}
+
+/// Every way out.
+#[derive(Clone, Debug, Default)]
+pub struct Exits {
+    /// The exits that return to a caller.
+    pub exits: Vec<Exit>,
+    /// Whether some block was given up or some jump could not be followed.
+    pub incomplete: bool,
+}
+
+impl Frame {
+    fn at_entry() -> Self {
+        let mut registers = [Value::Other(0); 16];
+        for (number, value) in registers.iter_mut().enumerate() {
+            *value = if number == RSP {
+                Value::Stack(0)
+            } else {
+                Value::Entry { register: number as u8, parts: 0b1111 }
+            };
+        }
+        Self { registers, slots: Vec::new(), flags: 0, flags_writer: 0, vector: 0 }
+    }
+
+    fn depth(&self) -> Option<i32> {
+        match self.registers[RSP] {
+            Value::Stack(offset) => Some(offset),
+            _ => None,
+        }
+    }
+
+    fn slot(&self, offset: i32) -> Option<Value> {
+        self.slots
+            .binary_search_by_key(&offset, |slot| slot.0)
+            .ok()
+            .map(|index| self.slots[index].1)
+    }
+
+    fn set_slot(&mut self, offset: i32, size: i32, value: Option<Value>) {
+        self.slots.retain(|(at, _)| *at + 8 <= offset || *at >= offset + size);
+        if let Some(value) = value
+            && !matches!(value, Value::Other(_))
+            && self.slots.len() < MOST_SLOTS
+        {
+            let index = self.slots.partition_point(|slot| slot.0 < offset);
+            self.slots.insert(index, (offset, value));
+        }
+    }
+
+    fn push(&mut self, value: Option<Value>) {
+        if let Value::Stack(offset) = self.registers[RSP] {
+            let offset = offset.wrapping_sub(8);
+            self.registers[RSP] = Value::Stack(offset);
+            self.set_slot(offset, 8, value);
+        }
+    }
+
+    fn pop(&mut self, writer: Writer) -> Value {
+        match self.registers[RSP] {
+            Value::Stack(offset) => {
+                self.registers[RSP] = Value::Stack(offset.wrapping_add(8));
+                self.slot(offset).unwrap_or(Value::Other(writer))
+            }
+            _ => Value::Other(writer),
+        }
+    }
+
+    /// What differs from entry in this frame.
+    #[must_use]
+    pub fn changed(&self) -> Parts {
+        let mut changed = Parts { general: 0, vector: self.vector, flags: self.flags };
+        for (number, value) in self.registers.iter().enumerate() {
+            let lost = match value {
+                Value::Entry { register, parts } if usize::from(*register) == number => {
+                    !parts & 0b1111
+                }
+                _ if number == RSP => 0,
+                _ => 0b1111,
+            };
+            changed.general |= u64::from(lost) << (4 * number);
+        }
+        changed
+    }
+
+    /// Applies what a callee destroys.
+    fn destroy(&mut self, destroys: Parts, writer: Writer) {
+        for number in destroys.generals() {
+            if number != RSP {
+                lose(&mut self.registers[number], destroys.of_general(number), writer);
+            }
+        }
+        if destroys.flags != 0 {
+            self.flags |= destroys.flags;
+            self.flags_writer = writer;
+        }
+        self.vector |= destroys.vector;
+    }
+
+    /// Joins another path into this one; returns whether anything changed.
+    fn join(&mut self, other: &Self) -> bool {
+        let mut changed = false;
+        for (mine, theirs) in self.registers.iter_mut().zip(&other.registers) {
+            let joined = join_values(*mine, *theirs);
+            changed |= joined != *mine;
+            *mine = joined;
+        }
+        let before = self.slots.len();
+        self.slots.retain(|(offset, value)| other.slot(*offset) == Some(*value));
+        changed |= before != self.slots.len();
+        changed |= other.flags & !self.flags != 0 || other.vector & !self.vector != 0;
+        if self.flags_writer == 0 {
+            self.flags_writer = other.flags_writer;
+        }
+        self.flags |= other.flags;
+        self.vector |= other.vector;
+        changed
+    }
+}
+
+fn join_values(left: Value, right: Value) -> Value {
+    match (left, right) {
+        (left, right) if left == right => left,
+        (Value::Entry { register: a, parts: left }, Value::Entry { register: b, parts: right })
+            if a == b =>
+        {
+            Value::Entry { register: a, parts: left & right }
+        }
+        // The first writer stays, so that the join has an end.
+        (Value::Other(writer), _) | (_, Value::Other(writer)) => Value::Other(writer),
+        _ => Value::Other(0),
+    }
+}
+
+/// Overwrites parts of a value.
+fn lose(value: &mut Value, parts: u8, writer: Writer) {
+    *value = match *value {
+        Value::Entry { register, parts: intact } if intact & !parts != 0 => {
+            Value::Entry { register, parts: intact & !parts }
+        }
+        _ => Value::Other(writer),
+    };
+}
+
+/// Runs over the body once and collects the exits.
+#[must_use]
+pub fn exits(body: &Body, callees: &impl Callees, reader: &mut EffectsReader) -> Exits {
+    let mut result = Exits::default();
+    let Some(states) = frames(body, callees, reader, &mut result.incomplete) else { return result };
+    for (number, state) in states.iter().enumerate() {
+        let Some(state) = state else { continue };
+        let block = &body.blocks[number];
+        let mut frame = state.clone();
+        for index in block.range.clone() {
+            step(&mut frame, &body.instructions[index as usize], index + 1, reader);
+        }
+        let last = block.range.end;
+        let extra = match block.ending {
+            Ending::Returns(None) => Some(Parts::EMPTY),
+            Ending::Returns(Some(thunk)) => Some(callees.summary(Callee::Direct(thunk)).destroys),
+            Ending::TailCalls(callee) => {
+                let summary = callees.summary(callee);
+                (summary.returns != Returns::Never).then_some(summary.destroys)
+            }
+            Ending::Calls(callee) => {
+                let summary = callees.summary(callee);
+                (summary.returns == Returns::PastCaller).then_some(summary.destroys)
+            }
+            Ending::Lost => {
+                result.incomplete = true;
+                None
+            }
+            Ending::Flows | Ending::Stops => None,
+        };
+        let Some(extra) = extra else { continue };
+        let depth = match (frame.depth(), block.ending) {
+            // `ret` has been applied: it took the return address away.
+            (Some(depth), Ending::Returns(None)) => Some(depth.wrapping_sub(8)),
+            (depth, _) => depth,
+        };
+        frame.destroy(extra, last);
+        let mut writers = [0; 16];
+        for (writer, value) in writers.iter_mut().zip(&frame.registers) {
+            if let Value::Other(index) = value {
+                *writer = *index;
+            }
+        }
+        result.exits.push(Exit {
+            block: number,
+            destroys: frame.changed(),
+            depth,
+            writers,
+            flags_writer: frame.flags_writer,
+        });
+    }
+    result
+}
+
+/// The frame at the start of each reachable block.
+fn frames(
+    body: &Body,
+    callees: &impl Callees,
+    reader: &mut EffectsReader,
+    incomplete: &mut bool,
+) -> Option<Vec<Option<Frame>>> {
+    if body.blocks.is_empty() {
+        return None;
+    }
+    let mut states: Vec<Option<Frame>> = vec![None; body.blocks.len()];
+    let mut visits = vec![0_u32; body.blocks.len()];
+    let mut queued = vec![false; body.blocks.len()];
+    states[0] = Some(Frame::at_entry());
+    let mut todo = std::collections::BinaryHeap::from([std::cmp::Reverse(0_usize)]);
+    while let Some(std::cmp::Reverse(number)) = todo.pop() {
+        queued[number] = false;
+        visits[number] += 1;
+        if visits[number] > MOST_VISITS {
+            *incomplete = true;
+            continue;
+        }
+        let Some(mut frame) = states[number].clone() else { continue };
+        let block = &body.blocks[number];
+        for index in block.range.clone() {
+            step(&mut frame, &body.instructions[index as usize], index + 1, reader);
+        }
+        if let Ending::Calls(callee) = block.ending {
+            let summary = callees.summary(callee);
+            if summary.returns != Returns::Behind {
+                continue;
+            }
+            frame.destroy(summary.destroys, block.range.end);
+        }
+        for next in &block.next {
+            let next = *next as usize;
+            let changed = match &mut states[next] {
+                Some(state) => state.join(&frame),
+                empty => {
+                    *empty = Some(frame.clone());
+                    true
+                }
+            };
+            if changed && !queued[next] {
+                queued[next] = true;
+                todo.push(std::cmp::Reverse(next));
+            }
+        }
+    }
+    Some(states)
+}
+
+/// The 64-bit stack slot that a memory operand names, as an offset from the entry stack pointer.
+fn slot_of(frame: &Frame, instruction: &Instruction) -> Option<i32> {
+    if instruction.memory_index() != Register::None || !instruction.memory_base().is_gpr64() {
+        return None;
+    }
+    match frame.registers[instruction.memory_base().number()] {
+        Value::Stack(base) => Some(base.wrapping_add(instruction.memory_displacement64() as i32)),
+        _ => None,
+    }
+}
+
+/// The effect of one instruction on the frame. Calls are not followed here.
+fn step(frame: &mut Frame, instruction: &Instruction, writer: Writer, reader: &mut EffectsReader) {
+    let register_64 = |operand: u32| {
+        (instruction.op_kind(operand) == OpKind::Register
+            && instruction.op_register(operand).is_gpr64())
+        .then(|| instruction.op_register(operand).number())
+    };
+    match instruction.mnemonic() {
+        Mnemonic::Nop | Mnemonic::Endbr64 | Mnemonic::Jmp => {}
+        Mnemonic::Call => {
+            // `call 1f; 1:` only pushes its own address; every other call is followed as a call.
+            if crate::disassembly::branch_target(instruction) == Some(instruction.next_ip()) {
+                frame.push(None);
+            }
+        }
+        Mnemonic::Push => {
+            let value = register_64(0).map(|number| frame.registers[number]);
+            frame.push(value);
+        }
+        Mnemonic::Pop => {
+            let value = frame.pop(writer);
+            if let Some(number) = register_64(0) {
+                frame.registers[number] = value;
+            } else if let Some(offset) = slot_of(frame, instruction) {
+                frame.set_slot(offset, 8, Some(value));
+            }
+        }
+        Mnemonic::Pushfq => {
+            let saved = (frame.flags == 0).then_some(Value::Flags);
+            frame.push(saved);
+        }
+        Mnemonic::Popfq => {
+            if frame.pop(writer) == Value::Flags {
+                frame.flags = 0;
+            } else {
+                frame.flags |= Parts::ALL.flags;
+                frame.flags_writer = writer;
+            }
+        }
+        Mnemonic::Leave => {
+            frame.registers[RSP] = frame.registers[5];
+            frame.registers[5] = frame.pop(writer);
+        }
+        Mnemonic::Ret => {
+            if let Value::Stack(offset) = frame.registers[RSP] {
+                frame.registers[RSP] = Value::Stack(offset.wrapping_add(8));
+            }
+        }
+        Mnemonic::Mov => mov(frame, instruction, writer, reader),
+        Mnemonic::Lea => {
+            let offset = (instruction.op0_register().is_gpr64())
+                .then(|| slot_of(frame, instruction))
+                .flatten();
+            match (register_64(0), offset) {
+                (Some(number), Some(offset)) => frame.registers[number] = Value::Stack(offset),
+                _ => by_effects(frame, instruction, writer, reader),
+            }
+        }
+        Mnemonic::Add | Mnemonic::Sub if register_64(0).is_some() => {
+            let number = register_64(0).unwrap_or(RSP);
+            let before = frame.registers[number];
+            by_effects(frame, instruction, writer, reader);
+            let amount = match instruction.op1_kind() {
+                OpKind::Immediate8to64 => Some(instruction.immediate8to64()),
+                OpKind::Immediate32to64 => Some(instruction.immediate32to64()),
+                _ => None,
+            };
+            if let (Value::Stack(base), Some(amount)) = (before, amount) {
+                let amount = if instruction.mnemonic() == Mnemonic::Add {
+                    amount
+                } else {
+                    amount.wrapping_neg()
+                };
+                frame.registers[number] = Value::Stack(base.wrapping_add(amount as i32));
+            }
+        }
+        Mnemonic::Xchg => {
+            if let (Some(left), Some(right)) =
+                (register_64(0), (instruction.op_count() > 1).then(|| register_64(1)).flatten())
+            {
+                frame.registers.swap(left, right);
+                return;
+            }
+            let memory_first = instruction.op0_kind() == OpKind::Memory;
+            if let (Some(number), Some(offset)) =
+                (register_64(u32::from(memory_first)), slot_of(frame, instruction))
+            {
+                let loaded = frame.slot(offset).unwrap_or(Value::Other(writer));
+                let stored = frame.registers[number];
+                frame.set_slot(offset, 8, Some(stored));
+                frame.registers[number] = loaded;
+                return;
+            }
+            by_effects(frame, instruction, writer, reader);
+        }
+        _ => by_effects(frame, instruction, writer, reader),
+    }
+}
+
+fn mov(frame: &mut Frame, instruction: &Instruction, writer: Writer, reader: &mut EffectsReader) {
+    match (instruction.op0_kind(), instruction.op1_kind()) {
+        (OpKind::Register, OpKind::Register)
+            if instruction.op0_register().is_gpr() && instruction.op1_register().is_gpr() =>
+        {
+            let (to, from) = (instruction.op0_register(), instruction.op1_register());
+            if to.is_gpr64() {
+                frame.registers[to.number()] = frame.registers[from.number()];
+            } else if to.is_gpr32() && from.is_gpr32() {
+                let value = frame.registers[from.number()];
+                frame.registers[to.full_register().number()] = match value {
+                    Value::Entry { register, parts } if parts & 0b0111 != 0 => {
+                        Value::Entry { register, parts: parts & 0b0111 }
+                    }
+                    _ => Value::Other(writer),
+                };
+            } else {
+                by_effects(frame, instruction, writer, reader);
+            }
+        }
+        (OpKind::Memory, OpKind::Register) if instruction.op1_register().is_gpr64() => {
+            if let Some(offset) = slot_of(frame, instruction) {
+                let value = frame.registers[instruction.op1_register().number()];
+                frame.set_slot(offset, 8, Some(value));
+            }
+        }
+        (OpKind::Register, OpKind::Memory) if instruction.op0_register().is_gpr64() => {
+            let loaded = slot_of(frame, instruction).and_then(|offset| frame.slot(offset));
+            frame.registers[instruction.op0_register().number()] =
+                loaded.unwrap_or(Value::Other(writer));
+        }
+        _ => by_effects(frame, instruction, writer, reader),
+    }
+}
+
+/// Instructions that have no rule of their own: what may be written is lost.
+fn by_effects(
+    frame: &mut Frame,
+    instruction: &Instruction,
+    writer: Writer,
+    reader: &mut EffectsReader,
+) {
+    let effects: Effects = reader.effects(instruction);
+    let written = effects.may_write;
+    for number in written.generals() {
+        lose(&mut frame.registers[number], written.of_general(number), writer);
+    }
+    if written.flags != 0 {
+        frame.flags |= written.flags;
+        frame.flags_writer = writer;
+    }
+    frame.vector |= written.vector;
+    if effects.writes_memory
+        && instruction.op_count() > 0
+        && instruction.op0_kind() == OpKind::Memory
+        && let Some(offset) = slot_of(frame, instruction)
+    {
+        let size = i32::try_from(instruction.memory_size().size()).unwrap_or(8).max(1);
+        frame.set_slot(offset, size, None);
+    }
+}
