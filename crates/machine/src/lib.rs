@@ -6,6 +6,7 @@
 
 pub mod host;
 pub mod initramfs;
+pub mod kvm;
 pub mod live;
 pub mod module_file;
 pub mod program_file;
