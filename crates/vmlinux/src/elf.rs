@@ -57,6 +57,11 @@ impl Section<'_> {
         self.flags & SHF_ALLOC != 0
     }
 
+    /// The section may be written to (`SHF_WRITE`).
+    pub fn is_writable(&self) -> bool {
+        self.flags & SHF_WRITE != 0
+    }
+
     /// Whether `address` lies inside, for a linked file.
     pub fn contains(&self, address: u64) -> bool {
         address.checked_sub(self.address).is_some_and(|o| o < self.size)
@@ -97,6 +102,15 @@ pub struct ElfSymbol<'d> {
     pub index: u32,
 }
 
+impl ElfSymbol<'_> {
+    /// The symbol stands for a section or a source file and names no code or data.
+    pub fn is_section_or_file(&self) -> bool {
+        const STT_SECTION: u8 = 3;
+        const STT_FILE: u8 = 4;
+        matches!(self.kind, STT_SECTION | STT_FILE)
+    }
+}
+
 /// One relocation with addend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Relocation {
@@ -121,6 +135,7 @@ pub struct Note<'d> {
     pub desc: &'d [u8],
 }
 
+const SHF_WRITE: u64 = 1 << 0;
 const SHF_ALLOC: u64 = 1 << 1;
 const SHF_EXECINSTR: u64 = 1 << 2;
 const SHT_SYMTAB: u32 = 2;
@@ -407,22 +422,40 @@ impl<'d> Elf<'d> {
         self.sections.iter().find(|s| s.kind == SHT_SYMTAB_SHNDX && s.link as usize == symtab)?.data
     }
 
-    /// The relocations that apply to the section with index `section`: those of a module, or those
-    /// that a vmlinux linked with `--emit-relocs` keeps.
-    pub fn relocations(&self, section: usize) -> impl Iterator<Item = Relocation> + '_ {
+    /// All relocation tables: those of a module, or those that a vmlinux linked with `--emit-relocs`
+    /// keeps.
+    pub fn relocation_tables(&self) -> impl Iterator<Item = RelocationTable<'d>> + '_ {
         self.sections
             .iter()
-            .filter(move |s| s.kind == SHT_RELA && s.info as usize == section)
-            .filter_map(|s| s.data)
-            .flat_map(|data| data.chunks_exact(24))
-            .filter_map(|entry| {
-                Some(Relocation {
-                    offset: u64_at(entry, 0)?,
-                    kind: u32_at(entry, 8)?,
-                    symbol: u32_at(entry, 12)?,
-                    addend: u64_at(entry, 16)? as i64,
-                })
+            .filter(|s| s.kind == SHT_RELA)
+            .filter_map(|s| Some(RelocationTable { target: s.info as usize, data: s.data? }))
+    }
+
+    /// The relocations that apply to the section with index `section`.
+    pub fn relocations(&self, section: usize) -> impl Iterator<Item = Relocation> + '_ {
+        self.relocation_tables().filter(move |t| t.target == section).flat_map(|t| t.relocations())
+    }
+}
+
+/// The relocations of one section.
+#[derive(Debug, Clone, Copy)]
+pub struct RelocationTable<'d> {
+    /// Index of the section that they apply to.
+    pub target: usize,
+    data: &'d [u8],
+}
+
+impl<'d> RelocationTable<'d> {
+    /// The relocations in the order of the file.
+    pub fn relocations(&self) -> impl Iterator<Item = Relocation> + use<'d> {
+        self.data.chunks_exact(24).filter_map(|entry| {
+            Some(Relocation {
+                offset: u64_at(entry, 0)?,
+                kind: u32_at(entry, 8)?,
+                symbol: u32_at(entry, 12)?,
+                addend: u64_at(entry, 16)? as i64,
             })
+        })
     }
 }
 

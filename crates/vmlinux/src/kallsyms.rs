@@ -17,7 +17,7 @@ use memchr::memmem;
 use crate::Gap;
 use crate::bytes::{i32_at, u16_at, u32_at, u64_at};
 use crate::elf::Elf;
-use crate::symbols::{Builder, SymbolTable};
+use crate::symbols::{SymbolBuilder, SymbolTable};
 
 /// No kernel has more symbols; an allyesconfig has about a million.
 const MAX_SYMBOLS: u64 = 1 << 23;
@@ -382,7 +382,7 @@ impl Addresses {
 }
 
 fn decode(image: &[u8], tokens: &TokenTable, names: &Names, addresses: &Addresses) -> SymbolTable {
-    let mut builder = Builder::with_capacity(names.count, names.count * 24);
+    let mut builder = SymbolBuilder::with_capacity(names.count, names.count * 24);
     let mut at = names.start;
     let mut text = Vec::new();
     for i in 0..names.count {

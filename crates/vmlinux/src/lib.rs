@@ -18,6 +18,10 @@ pub mod symbols;
 pub mod kallsyms;
 pub mod system_map;
 
+pub mod image;
+pub mod module;
+pub mod tables;
+
 pub mod banner;
 pub mod slide;
 
@@ -26,6 +30,7 @@ mod gap;
 
 pub use elf::Elf;
 pub use gap::Gap;
+pub use image::Image;
 pub use kernel::{Kernel, OpenError};
 pub use recognise::{ImageKind, Refusal, recognise};
 pub use symbols::{Located, Symbol, SymbolTable};

@@ -166,12 +166,13 @@ impl SymbolTable {
         elf: &Elf<'d>,
         mut keep: impl FnMut(&ElfSymbol<'d>) -> bool,
     ) -> SymbolTable {
-        let mut builder = Builder::default();
+        let mut builder = SymbolBuilder::default();
         for symbol in elf.symbols() {
-            const STT_SECTION: u8 = 3;
-            const STT_FILE: u8 = 4;
-            let special = matches!(symbol.kind, STT_SECTION | STT_FILE);
-            if symbol.section == 0 || symbol.name.is_empty() || special || !keep(&symbol) {
+            if symbol.section == 0
+                || symbol.name.is_empty()
+                || symbol.is_section_or_file()
+                || !keep(&symbol)
+            {
                 continue;
             }
             let kind = letter(&symbol, elf.sections().get(symbol.section as usize));
@@ -182,7 +183,7 @@ impl SymbolTable {
 }
 
 /// The letter that `nm` prints, as far as the kernel cares: code, data, bss, read-only, absolute, weak.
-fn letter(symbol: &ElfSymbol<'_>, section: Option<&Section<'_>>) -> u8 {
+pub(crate) fn letter(symbol: &ElfSymbol<'_>, section: Option<&Section<'_>>) -> u8 {
     const STB_LOCAL: u8 = 0;
     const STB_WEAK: u8 = 2;
     const STT_OBJECT: u8 = 1;
@@ -207,14 +208,17 @@ fn letter(symbol: &ElfSymbol<'_>, section: Option<&Section<'_>>) -> u8 {
 
 /// Collects symbols in the order of their source and sorts them as the kernel's build does.
 #[derive(Debug, Default)]
-pub(crate) struct Builder {
+pub(crate) struct SymbolBuilder {
     names: String,
     entries: Vec<Entry>,
 }
 
-impl Builder {
-    pub(crate) fn with_capacity(symbols: usize, name_bytes: usize) -> Builder {
-        Builder { names: String::with_capacity(name_bytes), entries: Vec::with_capacity(symbols) }
+impl SymbolBuilder {
+    pub(crate) fn with_capacity(symbols: usize, name_bytes: usize) -> SymbolBuilder {
+        SymbolBuilder {
+            names: String::with_capacity(name_bytes),
+            entries: Vec::with_capacity(symbols),
+        }
     }
 
     pub(crate) fn push(&mut self, name: &[u8], address: u64, size: u64, kind: u8) {

@@ -1,12 +1,12 @@
 //! `System.map` and `/proc/kallsyms`: one symbol a line, address, letter, name.
 
 use crate::Gap;
-use crate::symbols::{Builder, SymbolTable};
+use crate::symbols::{SymbolBuilder, SymbolTable};
 
 /// Reads the symbols of `text`. Lines that are no symbol are counted in one gap. Symbols of modules
 /// (`name [module]`, in `/proc/kallsyms`) are left out: their addresses belong to one boot.
 pub fn parse_system_map(text: &[u8]) -> (SymbolTable, Vec<Gap>) {
-    let mut builder = Builder::with_capacity(text.len() / 40, text.len() / 2);
+    let mut builder = SymbolBuilder::with_capacity(text.len() / 40, text.len() / 2);
     let mut odd = 0usize;
     let mut first_odd = None;
     let mut at = 0u64;
