@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::phase::Phase;
 use crate::spec::BootSpec;
 use crate::verdict::Verdict;
 
@@ -38,8 +39,14 @@ pub struct CaseFile {
     pub host: HostFacts,
     /// What kolumbo's init reported, or none where it did not speak.
     pub guest: Option<GuestFacts>,
-    /// The verdict, once there is one.
-    pub verdict: Option<Verdict>,
+    /// When each phase began, in milliseconds since the start of QEMU, in order.
+    pub timeline: Vec<(Phase, u64)>,
+    /// A module that was handed over did not load, or the program of `--exec` failed.
+    pub jobs_failed: bool,
+    /// The verdict, once there is one. Its fields stand beside the others in the file, so that
+    /// `verdict` is the name of the verdict.
+    #[serde(flatten)]
+    pub outcome: Option<Verdict>,
     /// Wall time of the run in milliseconds, once it ended.
     pub wall_ms: Option<u64>,
     /// What could not be read or found out, in plain words.
@@ -127,4 +134,30 @@ pub struct GuestFacts {
     /// Facts that this version has no field for.
     #[serde(flatten)]
     pub more: BTreeMap<String, serde_json::Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::VerdictKind;
+
+    #[test]
+    fn the_verdict_stands_at_the_top_level() {
+        let verdict = Verdict {
+            verdict: VerdictKind::HungBoot,
+            reason: "r".into(),
+            phase: Phase::Initcalls,
+            timed_out: false,
+            last_sign_of_life_ms: 1,
+            decided_ms: 2,
+            evidence: Vec::new(),
+        };
+        for outcome in [None, Some(verdict)] {
+            let case = CaseFile { outcome, ..CaseFile::default() };
+            let json = serde_json::to_value(&case).unwrap();
+            let name = case.outcome.as_ref().map(|v| v.verdict.name());
+            assert_eq!(json.get("verdict").and_then(|v| v.as_str()), name);
+            assert_eq!(serde_json::from_value::<CaseFile>(json).unwrap(), case);
+        }
+    }
 }

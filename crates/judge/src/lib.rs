@@ -192,6 +192,11 @@ impl Judge {
         said.max(self.transcript.phase())
     }
 
+    /// Milliseconds from the start of QEMU to the guest's last sign of life.
+    pub fn last_sign_of_life_ms(&self) -> u64 {
+        self.life_t
+    }
+
     /// The console so far, as far as it matters.
     pub fn transcript(&self) -> &Transcript {
         &self.transcript

@@ -177,8 +177,7 @@ impl Stillness {
             n if n == stretches.len() => format!("all {n} CPUs spin"),
             n => format!("{n} of {} CPUs spin", stretches.len()),
         };
-        let place = first.last.symbol.as_ref().map_or(String::new(), |s| format!(" in {s}"));
-        Some(proven(format!("{who}{place} with interrupts {interrupts}")))
+        Some(proven(format!("{who} with interrupts {interrupts}")))
     }
 
     fn stretches(&self) -> Vec<Stretch> {

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -422,10 +422,11 @@ impl Machine {
         Ok(())
     }
 
-    /// Types bytes into the guest's console. What does not fit is dropped, as a terminal does.
-    pub fn type_in(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.stdin.write_all(bytes)?;
-        self.stdin.flush()
+    /// A second handle on the guest's console input. The first stays open as long as the machine
+    /// lives, so that the guest never sees the end of its input.
+    pub fn take_console_input(&mut self) -> Result<File, MachineError> {
+        let fd = self.stdin.as_fd().try_clone_to_owned();
+        fd.map(File::from).map_err(system("reach the guest's console"))
     }
 
     /// Ends QEMU: asks first, then kills. What it still wrote reaches `sink`.

@@ -1,0 +1,220 @@
+//! The definition of the command line, from which help, man pages and completions are made.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+use kolumbo_case::{Accel, VerdictKind};
+
+use crate::size;
+
+/// The detective for Linux kernels that do not boot.
+#[derive(Debug, Parser)]
+#[command(name = "kolumbo", version, max_term_width = 100, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Boot a kernel in QEMU and say what became of it
+    #[command(after_long_help = verdict_table())]
+    Boot(Box<BootArgs>),
+    /// Render a case folder again
+    Show(ShowArgs),
+    /// Say what this host can run guests with: whether KVM is real and QEMU takes it
+    Host(HostArgs),
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Manual {
+        /// The folder; it is made when it does not exist.
+        dir: PathBuf,
+    },
+    /// Print the completions for a shell
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Arguments of `kolumbo boot`.
+#[derive(Debug, Args)]
+pub(crate) struct BootArgs {
+    /// What to boot: a bzImage, an ELF vmlinux, a kernel build folder, a tuxmake output folder, or
+    /// a Debian linux-image package
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath, required_unless_present = "kernel")]
+    pub(crate) path: Option<PathBuf>,
+
+    /// The same as PATH, as boot-utils spells it
+    #[arg(
+        short = 'k',
+        long = "kernel-location",
+        alias = "kernel",
+        value_name = "PATH",
+        conflicts_with = "path",
+        id = "kernel",
+        value_hint = ValueHint::AnyPath
+    )]
+    pub(crate) kernel: Option<PathBuf>,
+
+    /// Number of virtual CPUs
+    #[arg(short, long, alias = "cpus", default_value_t = 1, value_name = "N")]
+    pub(crate) smp: u32,
+
+    /// Guest memory, in MiB or with a suffix (512m, 2G)
+    #[arg(short, long, default_value = "1G", value_parser = size::parse_memory, value_name = "SIZE")]
+    pub(crate) memory: u64,
+
+    /// Longest time the whole run may take (90s, 3m, 1m30s; a bare number is seconds, 0 is for ever)
+    #[arg(short, long, default_value = "3m", value_parser = size::parse_duration_ms, value_name = "DUR")]
+    pub(crate) timeout: u64,
+
+    /// Words for the kernel's command line; may be given more than once. Words that name a console
+    /// replace kolumbo's own console words
+    #[arg(long, alias = "kargs", value_name = "STR", allow_hyphen_values = true)]
+    pub(crate) append: Vec<String>,
+
+    /// An initramfs to use in place of kolumbo's own userspace
+    #[arg(short = 'I', long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub(crate) initrd: Option<PathBuf>,
+
+    /// A module that kolumbo's init loads; parameters may follow the file after a blank
+    #[arg(long = "module", value_name = "FILE.ko", value_hint = ValueHint::FilePath)]
+    pub(crate) modules: Vec<String>,
+
+    /// A program of this host that kolumbo's init runs in the guest, with its arguments: everything
+    /// behind --exec belongs to it, so it comes last
+    #[arg(long, value_name = "PROGRAM [ARGS]", num_args = 1.., allow_hyphen_values = true)]
+    pub(crate) exec: Vec<String>,
+
+    /// QEMU's CPU model (default: host with KVM, max with TCG)
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) cpu: Option<String>,
+
+    /// QEMU's machine type (default: pc)
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) machine: Option<String>,
+
+    /// How guest code is run: auto, kvm, tcg, or tcg,thread=single. auto times KVM before it trusts it
+    #[arg(long, default_value_t = Accel::Auto, value_name = "ACCEL")]
+    pub(crate) accel: Accel,
+
+    /// The same as --accel tcg
+    #[arg(long, conflicts_with = "accel")]
+    pub(crate) no_kvm: bool,
+
+    /// The QEMU to run, as a path or a name in $PATH
+    #[arg(long, value_name = "PATH")]
+    pub(crate) qemu: Option<String>,
+
+    /// Further arguments for QEMU, split as a shell would
+    #[arg(long, value_name = "STR", allow_hyphen_values = true)]
+    pub(crate) qemu_opts: Option<String>,
+
+    /// Stop before the first instruction and wait for gdb on a socket
+    #[arg(short, long)]
+    pub(crate) gdb: bool,
+
+    /// Connect the terminal to the guest's console; Ctrl-] ends the run. Without --exec or --initrd
+    /// the guest runs busybox' shell
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+
+    /// Print the QEMU command line that a person can paste, and do not run it
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Folder for the case (default: a new one below the XDG state folder)
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) out: Option<PathBuf>,
+
+    /// A guest that booted with splats counts as a success
+    #[arg(long)]
+    pub(crate) allow_splats: bool,
+
+    /// Print the case as JSON and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Print the verdict line only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// Arguments of `kolumbo show`.
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// A case folder, or the case.json in it
+    #[arg(value_name = "CASE", value_hint = ValueHint::AnyPath)]
+    pub(crate) case: PathBuf,
+    /// Leave the console out
+    #[arg(long)]
+    pub(crate) no_console: bool,
+    /// Print the case as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `kolumbo host`.
+#[derive(Debug, Args)]
+pub(crate) struct HostArgs {
+    /// The QEMU to ask, as a path or a name in $PATH
+    #[arg(long, value_name = "PATH")]
+    pub(crate) qemu: Option<String>,
+    /// The CPU model to try with KVM
+    #[arg(long, default_value = "host", value_name = "MODEL")]
+    pub(crate) cpu: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Parses the process's arguments; ends the process with 2 when they are not understood.
+pub(crate) fn parse() -> Cli {
+    Cli::parse()
+}
+
+/// The verdicts with their exit codes, as they stand in the help and in the man page.
+fn verdict_table() -> String {
+    let mut text = "Verdicts and exit codes:\n".to_owned();
+    for v in VerdictKind::ALL {
+        text.push_str(&format!("  {:>3}  {:<18} {}\n", v.exit_code(), v.name(), v.meaning()));
+    }
+    text.push_str(
+        "    1  (booted)           The guest booted, but a --module did not load or --exec failed.\n    \
+         2  (usage)            The command line was not understood.\n\
+         125 is also the exit code of every failure of kolumbo itself, so that 'git bisect run' skips.\n",
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exec_takes_the_rest() {
+        let cli =
+            Cli::parse_from(["kolumbo", "boot", "k", "-s", "2", "--exec", "/bin/x", "-a", "b"]);
+        let Command::Boot(args) = cli.command else { panic!("not boot") };
+        assert_eq!(args.exec, ["/bin/x", "-a", "b"]);
+        assert_eq!(args.smp, 2);
+    }
+
+    #[test]
+    fn the_kernel_may_be_named_in_either_way() {
+        for words in [["-k", "x"], ["--kernel-location", "x"], ["--kernel", "x"]] {
+            let cli = Cli::parse_from(["kolumbo", "boot"].into_iter().chain(words));
+            let Command::Boot(args) = cli.command else { panic!("not boot") };
+            assert_eq!(args.kernel, Some("x".into()));
+        }
+        assert!(Cli::try_parse_from(["kolumbo", "boot"]).is_err());
+    }
+}

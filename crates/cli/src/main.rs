@@ -1,0 +1,16 @@
+//! The command line. There is nothing interesting here.
+
+mod args;
+mod boot;
+mod console_output;
+mod exit;
+mod host;
+mod manual;
+mod show;
+mod size;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    exit::run(args::parse())
+}

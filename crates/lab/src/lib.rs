@@ -1,0 +1,12 @@
+//! Experiments.
+//!
+//! The smallest experiment is one boot: [`kernel`] finds what the user named, [`boot`] runs it with
+//! `machine` under the eyes of `judge`, and [`folder`] keeps what was learnt, at every moment. No
+//! console line is understood here.
+
+pub mod boot;
+pub mod folder;
+pub mod inputs;
+pub mod kernel;
+pub mod package;
+pub mod symbolise;

@@ -1,0 +1,6 @@
+//! Results to text.
+//!
+//! Every report is a pure function of what is stored, so that a live run and a replayed one read
+//! alike. How a finding was reached is not known here, and nothing is printed.
+
+pub mod boot;
