@@ -21,11 +21,11 @@ const FEWEST: usize = 8;
 /// left to send it.
 const ALL_DEAD_MS: u64 = 1_000;
 /// CPU time that the host gave to a CPU which loops with interrupts off in a state that recurs
-/// exactly, while no other CPU lives. That is 10^9 instructions or so; a healthy kernel keeps
+/// exactly, while no other CPU lives. That is 10^8 instructions or more; a healthy kernel keeps
 /// interrupts off for microseconds.
-const SPIN_ALONE_US: u64 = 2_500_000;
+const SPIN_ALONE_US: u64 = 1_000_000;
 /// The same while other CPUs still work: more, since one of them might yet end the wait.
-const SPIN_AMONG_LIVING_US: u64 = 5_000_000;
+const SPIN_AMONG_LIVING_US: u64 = 2_500_000;
 /// The same where the state never recurs exactly, as in a loop that reads a clock.
 const SPIN_CHANGING_US: u64 = 8_000_000;
 /// The same before the initcalls: decompression, memory set-up and self tests are small loops with
@@ -430,8 +430,8 @@ mod tests {
         let one = |seconds| {
             watch(seconds, |_, ran| vec![halted(0, true), spinning(1, 0x1000, false, ran)])
         };
-        assert_eq!(one(4).proof(past_boot()), None);
-        assert_eq!(one(6).proof(past_boot()).unwrap().sentence, "CPU 1 spins with interrupts off");
+        assert_eq!(one(2).proof(past_boot()), None);
+        assert_eq!(one(3).proof(past_boot()).unwrap().sentence, "CPU 1 spins with interrupts off");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use kolumbo_case::{CASE_FORMAT_VERSION, CaseFile, Event, EventKind};
@@ -114,8 +115,10 @@ impl FolderWriter {
         let mut text = serde_json::to_vec_pretty(case)
             .map_err(|source| FolderError::NotACase { path: path.clone(), source })?;
         text.push(b'\n');
-        let mut file =
-            tempfile::NamedTempFile::new_in(&self.path).map_err(io("write into", &self.path))?;
+        let mut file = tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(0o644))
+            .tempfile_in(&self.path)
+            .map_err(io("write into", &self.path))?;
         file.write_all(&text).map_err(io("write", &path))?;
         file.as_file().sync_data().map_err(io("write", &path))?;
         file.persist(&path).map_err(|e| io("replace", &path)(e.error))?;

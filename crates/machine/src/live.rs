@@ -346,7 +346,13 @@ impl Machine {
     }
 
     fn read_monitor(&mut self, sink: &mut dyn Sink) {
-        for event in self.qmp.drain() {
+        let events = self.qmp.drain();
+        if !events.is_empty() {
+            // What the guest said before it reset or powered off counts as said before.
+            self.read_console(sink);
+            self.read_init(sink);
+        }
+        for event in events {
             // With `-action reboot=shutdown,shutdown=pause` QEMU stops the guest on both.
             self.stopped |= matches!(event, QemuEvent::Shutdown { .. });
             self.event(sink, EventKind::Qemu(event));
