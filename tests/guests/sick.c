@@ -242,11 +242,14 @@ static void soft_lockup(void)
 	preempt_enable();
 }
 
+/* Sleeps where nobody may sleep: no grace period ends before this section does. */
 static void rcu_stall(void)
 {
 	unsigned long began = jiffies;
 
 	rcu_read_lock();
+	if (!seconds)
+		hung_task();
 	while (!over(began))
 		schedule_timeout_uninterruptible(HZ);
 	rcu_read_unlock();
