@@ -22,6 +22,8 @@ pub mod image;
 pub mod module;
 pub mod tables;
 
+pub mod dwarf;
+
 pub mod banner;
 pub mod slide;
 

@@ -154,7 +154,7 @@ fn apply(section: &mut ImageSection<'_>, r: &Relocation, symbol: Option<u64>) ->
 const R_X86_64_NONE: u32 = 0;
 
 /// Value and width in bytes that `r` writes at the address `place`.
-fn relocated(r: &Relocation, symbol: u64, place: u64) -> Option<(u64, usize)> {
+pub(crate) fn relocated(r: &Relocation, symbol: u64, place: u64) -> Option<(u64, usize)> {
     let value = symbol.wrapping_add_signed(r.addend);
     Some(match r.kind {
         1 => (value, 8),

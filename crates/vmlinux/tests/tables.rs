@@ -94,7 +94,8 @@ fn trace_hooks_locks_and_seals_stand_on_their_instructions() {
             names_at(image, branch_target(image, site)).iter().any(|n| n == "__fentry__")
         });
         assert_all(release, "smp_locks", &sites(image, SiteList::SmpLock), 1000, |&site| {
-            starts_with(image, site, &[&[0xf0]])
+            // Where the operand is 16 bits wide, its prefix stands in front of `lock`.
+            starts_with(image, site, &[&[0xf0], &[0x66, 0xf0]])
         });
         assert_all(release, "endbr", &sites(image, SiteList::EndbrSeal), 0, |&site| {
             starts_with(image, site, &[&[0xf3, 0x0f, 0x1e, 0xfa]])
@@ -130,7 +131,9 @@ fn jump_labels_and_bugs_stand_on_their_instructions() {
         assert_all(release, "bugs", &bugs::bugs(image), 1000, |bug| {
             let source =
                 bug.file.is_some_and(|f| [".c", ".h", ".S"].iter().any(|e| f.ends_with(e)));
-            starts_with(image, bug.instruction, &[&[0x0f, 0x0b]]) && source && bug.line > 0
+            let trap = starts_with(image, bug.instruction, &[&[0x0f, 0x0b]])
+                || names_at(image, branch_target(image, bug.instruction)) == ["__SCT__WARN_trap"];
+            trap && source && bug.line > 0
         });
     });
 }

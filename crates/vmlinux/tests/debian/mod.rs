@@ -58,8 +58,12 @@ fn walk(dir: &Path, depth: usize, kernels: &mut BTreeMap<String, DebianKernel>) 
             }
             continue;
         }
-        let Some((kind, release)) = name.split_once('-') else {
-            continue;
+        // Newer debug packages have lib/modules/RELEASE/vmlinux.
+        let parent = dir.file_name().unwrap_or_default().to_string_lossy();
+        let (kind, release) = match name.split_once('-') {
+            None if name == "vmlinux" => ("vmlinux", &*parent),
+            None => continue,
+            Some(parts) => parts,
         };
         if !matches!(kind, "vmlinuz" | "vmlinux" | "System.map") {
             continue;

@@ -1,0 +1,177 @@
+//! Lines and inlined functions, held against `addr2line -if` on random code addresses. Every difference
+//! belongs to a group that is explained below, or the test fails.
+#![allow(clippy::print_stderr)]
+
+mod debian;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use kolumbo_vmlinux::dwarf::{DebugSections, SourceFrame};
+use kolumbo_vmlinux::{Elf, SymbolTable};
+
+/// Function, file and line, as `addr2line` prints them: `??` for what is not known.
+type Plain = Vec<(String, String)>;
+
+/// Addresses spread over all code symbols, by a fixed sequence of pseudo-random numbers.
+fn addresses(elf: &Elf<'_>, symbols: &SymbolTable, count: usize) -> Vec<u64> {
+    let text = elf.section(".text").unwrap();
+    let code: Vec<u64> = symbols
+        .iter()
+        .filter(|s| s.is_code() && text.contains(s.address))
+        .map(|s| s.address)
+        .collect();
+    let (first, last) = (code[0], code[code.len() - 1]);
+    let mut state = 0x6b6f_6c75_6d62_6f00u64;
+    let mut picked: Vec<u64> = (0..count)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            first + (state >> 16) % (last - first)
+        })
+        .collect();
+    picked.sort_unstable();
+    picked
+}
+
+/// What `addr2line` says about each address.
+fn oracle(path: &std::path::Path, addresses: &[u64]) -> Option<Vec<Plain>> {
+    let mut child = Command::new("addr2line")
+        .args(["-a", "-i", "-f", "-e"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .ok()?;
+    let mut stdin = child.stdin.take()?;
+    let input: String = addresses.iter().map(|a| format!("{a:#x}\n")).collect();
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().ok()?;
+    writer.join().ok()?.ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut answers: Vec<Plain> = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if line.starts_with("0x") {
+            answers.push(Vec::new());
+        } else {
+            let place = lines.next()?.split(" (").next()?.to_string();
+            answers.last_mut()?.push((line.to_string(), place));
+        }
+    }
+    Some(answers)
+}
+
+fn plain(frames: &[SourceFrame]) -> Plain {
+    if frames.is_empty() {
+        return vec![("??".into(), "??:0".into())];
+    }
+    frames
+        .iter()
+        .map(|f| {
+            let line = f.line.filter(|&l| l > 0).map_or("?".to_string(), |l| l.to_string());
+            let file = f.file.clone().unwrap_or("??".into());
+            (f.function.clone().unwrap_or("??".into()), format!("{file}:{line}"))
+        })
+        .collect()
+}
+
+#[test]
+fn lines_and_inlines_equal_addr2line() {
+    const COUNT: usize = 10_000;
+    let mut seen = 0;
+    for (release, kernel) in debian::find() {
+        let Some(path) = kernel.vmlinux else { continue };
+        let file = std::fs::File::open(&path).unwrap();
+        // SAFETY: nobody writes to the file of an unpacked package while the test runs.
+        let bytes = unsafe { memmap2::Mmap::map(&file).unwrap() };
+        let elf = Elf::parse(&bytes).unwrap();
+        let symbols = SymbolTable::from_elf(&elf, |_| true);
+        let addresses = addresses(&elf, &symbols, COUNT);
+        let Some(theirs) = oracle(&path, &addresses) else {
+            return debian::skip("the addr2line program");
+        };
+        assert_eq!(theirs.len(), COUNT);
+        let sections = DebugSections::of(&elf).unwrap();
+        let lines = sections.lines();
+        let mut groups: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (&address, theirs) in addresses.iter().zip(&theirs) {
+            let ours = plain(&lines.frames(address));
+            // Of several symbols at one address addr2line may take another one.
+            let before = symbols.lookup(address).map_or(0, |l| l.symbol.address);
+            let names: Vec<&str> = symbols.at(before).map(|s| s.name).collect();
+            let group = difference(&ours, theirs, &names);
+            groups
+                .entry(group)
+                .or_default()
+                .push(format!("{address:#x}\n  {ours:?}\n  {theirs:?}"));
+        }
+        for (group, members) in &groups {
+            eprintln!("{release}: {group}: {}", members.len());
+        }
+        let count = |group: &str| groups.get(group).map_or(0, Vec::len);
+        assert!(count(ANOTHER_FILE) * 100 < COUNT, "{:?}", groups.get(ANOTHER_FILE));
+        let explained = [EQUAL, SPELLING, PADDING, ANOTHER_FILE];
+        groups.retain(|group, _| !explained.contains(group));
+        assert!(groups.is_empty(), "{release}: {groups:#?}");
+        seen += 1;
+    }
+    if seen == 0 {
+        debian::skip("Debian's vmlinux with DWARF");
+    }
+}
+
+/// The kind of difference between two answers.
+fn difference(ours: &Plain, theirs: &Plain, before: &[&str]) -> &'static str {
+    let path = |p: &Plain| p.iter().map(|(f, place)| (f.clone(), normal(place))).collect::<Plain>();
+    let functions = |p: &Plain| p.iter().map(|f| f.0.clone()).collect::<Vec<_>>();
+    let line = |p: &Plain| {
+        p.iter()
+            .map(|f| normal(&f.1).rsplit(':').next().unwrap_or_default().to_string())
+            .collect::<Vec<_>>()
+    };
+    if ours == theirs {
+        return EQUAL;
+    }
+    if path(ours) == path(theirs) {
+        return SPELLING;
+    }
+    let outside = ours.len() == 1 && ours[0].0 == "??";
+    let unknown = outside && ours[0].1.starts_with("??");
+    let from_symbols = theirs.len() == 1 && before.contains(&&*theirs[0].0);
+    if outside && from_symbols && (unknown || line(ours) == line(theirs)) {
+        return PADDING;
+    }
+    match (functions(ours) == functions(theirs), line(ours) == line(theirs)) {
+        (true, true) => ANOTHER_FILE,
+        (true, false) => "another line",
+        (false, _) if ours.len() != theirs.len() => "another number of frames",
+        (false, _) => "another function",
+    }
+}
+
+const EQUAL: &str = "equal";
+/// `trace//hyperv.h` and `trace/hyperv.h`.
+const SPELLING: &str = "equal but for the spelling of the path";
+/// Padding behind a function: no function of DWARF covers it. addr2line falls back to the symbol table,
+/// and at the end of a unit to its last line; gdb says, as we do, that there is none.
+const PADDING: &str = "between functions, where addr2line names the symbol before";
+/// addr2line of binutils 2.40 names the source file of the unit where a row belongs to a header: it says
+/// `init/main.c:48` in `__traceiter_initcall_finish`, gdb and we say `include/trace/events/initcall.h:48`.
+const ANOTHER_FILE: &str = "another file";
+
+fn normal(place: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in place.split('/') {
+        match part {
+            "" | "." if !parts.is_empty() => {}
+            ".." if parts.last().is_some_and(|&p| p != ".." && !p.is_empty()) => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/").replace(":0", ":?")
+}
