@@ -7,7 +7,8 @@ use crate::image::{Image, TableBytes};
 /// One `BUG()` or `WARN()`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BugEntry<'a> {
-    /// Address of the `ud2`, or of the static call `WARN_trap` (seen in v7.2, for warnings with a text).
+    /// Address of the `ud2`; for warnings with a text (`BUGFLAG_ARGS`, seen in v7.2) a place shortly
+    /// before the call of `WARN_trap`.
     pub instruction: u64,
     /// Source file, as the compiler was given it.
     pub file: Option<&'a str>,
