@@ -25,7 +25,7 @@ pub fn bugs<'a>(image: &'a Image<'_>) -> Table<BugEntry<'a>> {
     const NAME: &str = "__bug_table";
     let bytes = image.table(NAME, ("__start___bug_table", "__stop___bug_table"));
     // Instruction, format string (seen in v7.2), file, line, flags.
-    let layout = [(12, 4), (12, 0), (16, 8)]
+    let layout = [(16, 8), (12, 0), (12, 4)]
         .into_iter()
         .max_by_key(|&l| bytes.map_or(0, |bytes| fits(image, bytes, l)));
     let (size, base) = layout.unwrap_or((12, 4));
@@ -46,7 +46,11 @@ fn file(at: u64, entry: &[u8], size: usize, base: u64) -> Option<u64> {
 /// Bytes of the table that make sense: entries at a `ud2` whose file name is the start of a string.
 fn fits(image: &Image<'_>, bytes: TableBytes<'_>, (size, base): (usize, u64)) -> usize {
     let sound = |at: u64, entry: &[u8]| {
-        let starts = |file: u64| matches!(image.bytes_at(file.wrapping_sub(1), 2), Some([0, first]) if *first != 0);
+        let starts = |file: u64| {
+            let first = image.section_of(file).is_some_and(|s| s.address == file);
+            let after_nul = image.bytes_at(file.wrapping_sub(1), 1) == Some(&[0]);
+            (first || after_nul) && image.bytes_at(file, 1).is_some_and(|b| b != [0])
+        };
         relative(at, entry, 0).is_some_and(|a| image.bytes_at(a, 2) == Some(&[0x0f, 0x0b]))
             && file(at, entry, size, base).is_some_and(starts)
     };
