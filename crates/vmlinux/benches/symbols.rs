@@ -1,5 +1,5 @@
 //! Time from the bytes of a kernel to its symbols: `cargo bench -p kolumbo-vmlinux --bench symbols -- FILE`.
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::disallowed_methods)]
 
 use std::time::Instant;
 

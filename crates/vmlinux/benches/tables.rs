@@ -1,6 +1,6 @@
 //! What the tables of an image hold and how long reading them takes:
 //! `cargo bench -p kolumbo-vmlinux --bench tables -- FILE`.
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::disallowed_methods)]
 
 use std::time::Instant;
 

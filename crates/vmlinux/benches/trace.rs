@@ -1,6 +1,6 @@
 //! A trace of thirty frames on a vmlinux with DWARF, cold, against one call of `addr2line`:
 //! `cargo bench -p kolumbo-vmlinux --bench trace -- VMLINUX`.
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::disallowed_methods)]
 
 use std::process::Command;
 use std::time::Instant;

@@ -1,4 +1,5 @@
 //! What each kind of file is taken for, and what its owner is told.
+#![allow(clippy::disallowed_methods)]
 
 mod synthetic;
 

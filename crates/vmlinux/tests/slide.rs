@@ -1,4 +1,5 @@
 //! The KASLR slide, from code bytes, from symbols, from the kernel's own words; and the banner.
+#![allow(clippy::disallowed_methods)]
 
 mod synthetic;
 

@@ -1,4 +1,5 @@
 //! Symbols from every source, held against each other and against `nm`.
+#![allow(clippy::disallowed_methods)]
 
 mod debian;
 

@@ -1,5 +1,6 @@
 //! Finds Debian's kernels for the tests that compare with other tools. A test whose kernel is missing
 //! says so and passes, unless `KOLUMBO_REQUIRE_ALL=1` turns that into a failure.
+#![allow(clippy::disallowed_methods)]
 #![allow(dead_code, clippy::print_stderr)]
 
 use std::collections::BTreeMap;
