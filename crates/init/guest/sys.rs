@@ -234,6 +234,14 @@ pub fn make_raw(fd: usize) {
     }
 }
 
+/// How many bytes a terminal has still to send.
+pub fn bytes_to_send(fd: usize) -> Result<usize, Errno> {
+    const TIOCOUTQ: usize = 0x5411;
+    let mut bytes = 0i32;
+    call(nr::IOCTL, [fd, TIOCOUTQ, &raw mut bytes as usize, 0, 0, 0])?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 // Processes.
 
 /// The child sees `Ok(0)`, the parent the child's id.

@@ -60,3 +60,18 @@ fn outside_a_guest_it_ends_at_once_and_touches_nothing() {
     assert_eq!(result.status.code(), Some(64));
     assert!(result.stdout.is_empty() && result.stderr.is_empty());
 }
+
+#[test]
+fn its_source_is_formatted() {
+    // `cargo fmt` does not know the guest's sources: no target of a package names them.
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/guest/main.rs");
+    let result = Command::new("rustfmt").args(["--check", "--edition", "2024", source]).output();
+    match result {
+        Ok(output) => {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        }
+        Err(e) => {
+            assert!(std::env::var("KOLUMBO_REQUIRE_ALL").as_deref() != Ok("1"), "rustfmt: {e}")
+        }
+    }
+}
