@@ -7,7 +7,9 @@
 pub mod console;
 pub mod crash;
 pub mod event;
+pub mod explanation;
 pub mod file;
+pub mod finding;
 pub mod guest;
 pub mod hex;
 pub mod phase;
@@ -21,7 +23,14 @@ pub use crash::{
     READ_FORMAT_VERSION, ReadResult, Registers, Span, StackContext, Trace, TraceKind,
 };
 pub use event::{Event, EventKind, QemuEvent, VcpuSample};
+pub use explanation::{
+    ConsistencySummary, DecodedLine, EXPLAIN_FORMAT_VERSION, ExplainedFrame, ExplainedState,
+    ExplainedValue, Explanation, ProvenanceStep, SpinWait, StateConclusion, StateRole,
+};
 pub use file::{CASE_FORMAT_VERSION, CaseFile};
+pub use finding::{
+    Confidence, DerivationStep, Finding, FindingCode, FindingPlace, Suspect, SuspectKind,
+};
 pub use guest::{GuestView, ReadError, VcpuRegisters};
 pub use phase::Phase;
 pub use spec::{Accel, BootSpec};
