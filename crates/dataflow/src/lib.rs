@@ -9,6 +9,7 @@ pub mod disassembly;
 pub mod effects;
 pub mod flow;
 pub mod parts;
+pub mod symbolic;
 pub mod values;
 
 pub use demand::{Demands, Site, demands, reachable};
