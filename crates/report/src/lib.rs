@@ -4,3 +4,5 @@
 //! alike. How a finding was reached is not known here, and nothing is printed.
 
 pub mod boot;
+pub mod explain;
+pub mod wrap;
