@@ -1,0 +1,261 @@
+//! Everything that can be said about the dumps of one input.
+//!
+//! Decides the order of the parts and what is left out. The main function is [`explain`]; it is pure.
+
+use kolumbo_case::{
+    ConsistencySummary, CrashReport, EXPLAIN_FORMAT_VERSION, ExplainedFrame, ExplainedState,
+    ExplainedValue, Explanation, Frame, Gap, MachineState, ReadResult, StateConclusion, StateRole,
+};
+use kolumbo_dataflow::Syntax;
+use kolumbo_dataflow::symbolic::{Flag, Gpr, Subject};
+
+use crate::accuse::{self, Surroundings};
+use crate::consistency::{Conclusion, Consistency};
+use crate::decode;
+use crate::provenance::provenance;
+use crate::situation::Situation;
+use crate::spin::spin_wait;
+use crate::value::{recognise, recognise_address};
+use crate::window::StartReason;
+
+/// What to say and how.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// How instructions are written.
+    pub syntax: Syntax,
+}
+
+/// Explains every dump that `read` found.
+pub fn explain(read: &ReadResult, options: &Options) -> Explanation {
+    let mut explanation = Explanation {
+        explain_version: EXPLAIN_FORMAT_VERSION,
+        gaps: read.gaps.clone(),
+        ..Default::default()
+    };
+    for report in &read.reports {
+        let mut states: Vec<(StateRole, &MachineState)> = Vec::new();
+        for (i, state) in report.states.iter().enumerate() {
+            states.push((if i == 0 { StateRole::Fault } else { StateRole::Other }, state));
+        }
+        for boundary in report.traces.iter().flat_map(|t| &t.boundaries) {
+            states.push((StateRole::Boundary, &boundary.state));
+        }
+        for (role, state) in states {
+            one_state(read, report, role, state, options, &mut explanation);
+        }
+        explanation.gaps.extend(report.gaps.iter().cloned());
+    }
+    explanation
+}
+
+fn one_state(
+    read: &ReadResult,
+    report: &CrashReport,
+    role: StateRole,
+    state: &MachineState,
+    options: &Options,
+    into: &mut Explanation,
+) {
+    let Some(situation) = Situation::of(state) else {
+        if state.code.is_some() && !state.user_mode {
+            into.gaps.push(Gap {
+                what: "a dump could not be judged: only 64-bit x86 dumps with a marked trapping byte can".to_owned(),
+                span: Some(state.span),
+            });
+        }
+        return;
+    };
+    let consistency = Consistency::check(&situation);
+    let around = Surroundings {
+        listings: &read.listings,
+        hardware: report.context.hardware.as_deref(),
+        input_offset: Some(state.span.start),
+    };
+    let mut summary = summarise(&situation, &consistency);
+    let findings = accuse::findings(&situation, &consistency, &around);
+    if report.corrupted && !findings.is_empty() {
+        // Lines of another CPU's dump would make any state impossible.
+        summary.conclusion = StateConclusion::Doubtful;
+        let reason =
+            report.corrupted_reason.as_deref().unwrap_or("its parts contradict each other");
+        summary.doubts.extend(
+            findings.iter().map(|f| format!("{}, but the report is garbled: {reason}", f.summary)),
+        );
+    } else {
+        for finding in findings {
+            // The same state is often printed twice: once when it is met and once at the end.
+            let again = into.findings.iter().any(|f| {
+                f.at.symbol == finding.at.symbol
+                    && f.at.offset == finding.at.offset
+                    && f.subject == finding.subject
+                    && f.observed == finding.observed
+            });
+            if !again {
+                into.findings.push(finding);
+            }
+        }
+    }
+    into.states.push(ExplainedState {
+        title: report.title.clone(),
+        role,
+        at: accuse::place(&situation, &around),
+        who: if role == StateRole::Fault { who(report) } else { String::new() },
+        user_mode: situation.user_mode,
+        code: decode::lines(&situation, &consistency, options.syntax),
+        consistency: summary,
+        values: values(&situation, state),
+        provenance: if situation.user_mode {
+            Vec::new()
+        } else {
+            provenance(&situation, &consistency)
+        },
+        spin: if situation.user_mode { None } else { spin_wait(&situation) },
+        frames: if role == StateRole::Fault { frames(report) } else { Vec::new() },
+    });
+}
+
+fn who(report: &CrashReport) -> String {
+    let context = &report.context;
+    let mut words = Vec::new();
+    if let Some(cpu) = context.cpu {
+        words.push(format!("CPU {cpu}"));
+    }
+    if let Some(comm) = &context.comm {
+        words.push(match context.pid {
+            Some(pid) => format!("{comm}/{pid}"),
+            None => comm.clone(),
+        });
+    }
+    if let Some(release) = &context.release {
+        words.push(release.clone());
+    }
+    words.join(", ")
+}
+
+fn frames(report: &CrashReport) -> Vec<ExplainedFrame> {
+    let shown = |frame: &Frame| {
+        let place = &frame.place;
+        let function = place.function.as_ref()?;
+        let mut text = function.clone();
+        if let (Some(offset), Some(size)) = (place.offset, place.size) {
+            text = format!("{text}+{offset:#x}/{size:#x}");
+        }
+        if let Some(module) = &place.module {
+            text = format!("{text} [{module}]");
+        }
+        let source = match (&place.file, place.line) {
+            (Some(file), Some(line)) => vec![format!("{file}:{line}")],
+            _ => Vec::new(),
+        };
+        Some(ExplainedFrame { text, reliable: frame.reliable, source, code: Vec::new() })
+    };
+    report.traces.first().map(|t| t.frames.iter().filter_map(shown).collect()).unwrap_or_default()
+}
+
+fn summarise(situation: &Situation, consistency: &Consistency) -> ConsistencySummary {
+    let decided = consistency.decided();
+    let firm = |subject: Subject| consistency.footing(subject).is_some_and(|f| f.is_firm());
+    let mut determined = Vec::new();
+    let mut firmly = Vec::new();
+    for register in &decided.registers {
+        determined.push(register.name().to_uppercase());
+        if firm(Subject::Register(*register)) {
+            firmly.push(register.name().to_uppercase());
+        }
+    }
+    for flag in &decided.flags {
+        determined.push(flag.name().to_owned());
+        if firm(Subject::Flag(*flag)) {
+            firmly.push(flag.name().to_owned());
+        }
+    }
+    let start = consistency.steps.first().map_or(situation.window.trap, |s| s.offset);
+    let doubts = consistency
+        .verdicts
+        .iter()
+        .filter(|v| v.clash != 0 && !firm(v.subject))
+        .map(|v| {
+            let risk = consistency.footing(v.subject).map_or(100.0, |f| f.risk * 100.0);
+            format!("{} differs from what the code computes, unless control came in between (in {risk:.0}% of compiled code it can)", subject_name(v.subject))
+        })
+        .collect();
+    ConsistencySummary {
+        conclusion: match consistency.conclusion {
+            _ if situation.user_mode && consistency.conclusion == Conclusion::Contradicts => {
+                StateConclusion::Doubtful
+            }
+            Conclusion::Undecided => StateConclusion::Undecided,
+            Conclusion::Agrees => StateConclusion::Agrees,
+            Conclusion::Doubtful => StateConclusion::Doubtful,
+            Conclusion::Contradicts => StateConclusion::Contradicts,
+        },
+        steps: consistency.steps.len() as u32,
+        from: situation.address_of(start),
+        from_reason: reason(situation.window.start_reason).to_owned(),
+        determined,
+        firmly,
+        doubts,
+    }
+}
+
+fn subject_name(subject: Subject) -> String {
+    match subject {
+        Subject::Register(register) => register.name().to_uppercase(),
+        Subject::Flag(flag) => flag.name().to_owned(),
+        Subject::Path(_) | Subject::Fact(_) => String::new(),
+    }
+}
+
+fn reason(reason: StartReason) -> &'static str {
+    match reason {
+        StartReason::Edge => "the bytes begin there",
+        StartReason::FunctionStart => "the function begins there",
+        StartReason::Unaligned => "the bytes before can be cut in several ways",
+        StartReason::Unreachable => "the instruction before does not fall through",
+        StartReason::BranchTarget => "a branch lands there",
+        StartReason::LoopExit => "a loop ends there",
+        StartReason::Padding => "padding lies before it",
+        StartReason::Undecodable => "the bytes before the trap do not decode up to it",
+    }
+}
+
+fn values(situation: &Situation, state: &MachineState) -> Vec<ExplainedValue> {
+    let marks = situation.landmarks();
+    let mut found = Vec::new();
+    if situation.user_mode {
+        return found;
+    }
+    if let Some(trapping) = situation.window.trapping()
+        && let Some((address, true)) = decode::trap_address(situation, trapping)
+        && let Some(meaning) = recognise_address(address, &marks)
+    {
+        found.push(ExplainedValue {
+            name: "accessed address".to_owned(),
+            value: format!("{address:#018x}"),
+            kind: meaning.kind.to_owned(),
+            meaning: meaning.text,
+        });
+    }
+    for register in Gpr::all().filter(|&r| r != Gpr::RSP) {
+        let Some(value) = situation.register(register) else { continue };
+        let Some(meaning) = recognise(value, &marks).filter(|m| m.kind != "null") else { continue };
+        found.push(ExplainedValue {
+            name: register.name().to_uppercase(),
+            value: format!("{value:#018x}"),
+            kind: meaning.kind.to_owned(),
+            meaning: meaning.text,
+        });
+    }
+    if let Some(flags) = situation.flags {
+        let set: Vec<&str> =
+            Flag::ALL.into_iter().filter(|f| flags >> f.bit() & 1 == 1).map(Flag::name).collect();
+        found.push(ExplainedValue {
+            name: "EFLAGS".to_owned(),
+            value: format!("{flags:#x}"),
+            kind: "flags".to_owned(),
+            meaning: if set.is_empty() { "none set".to_owned() } else { set.join(" ") },
+        });
+    }
+    let _ = state;
+    found
+}

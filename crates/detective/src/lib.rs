@@ -1,0 +1,27 @@
+//! From a crash report to findings.
+//!
+//! Decides whether the machine state of a dump can follow from the code before it, what its values
+//! are, and who is suspect where it cannot. May know what `console` read and what an image says; it
+//! never learns whether the guest is live, saved or a mail, and prints nothing.
+
+pub mod situation;
+pub mod window;
+
+pub mod consistency;
+pub mod entry;
+
+pub mod accuse;
+mod suspect;
+
+pub mod decode;
+pub mod device;
+pub mod value;
+
+pub mod explain;
+pub mod provenance;
+pub mod spin;
+
+pub use consistency::{Conclusion, Consistency, Decided, Footing};
+pub use explain::{Options, explain};
+pub use situation::Situation;
+pub use window::Window;

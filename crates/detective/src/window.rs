@@ -1,0 +1,227 @@
+//! The straight line of instructions that ends at the trap.
+//!
+//! Decides how the bytes of a `Code:` line cut into instructions and from where on control must have
+//! run straight into the trap. It may not know what the instructions compute. The main type is
+//! [`Window`]. Bias: wherever control may have come in from elsewhere, the line starts only there.
+
+use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
+use kolumbo_dataflow::symbolic::Step;
+use kolumbo_dataflow::symbolic::line::{Line, branch_target, ends_line};
+
+/// Left cuts of the bytes that are tried, as `scripts/decodecode` users do by hand: an instruction
+/// is at most 15 bytes long, but more than 7 wrong starts rarely stay out of step.
+const CUTS: usize = 8;
+
+/// Bytes around a trap, cut into instructions.
+#[derive(Debug, Clone)]
+pub struct Window {
+    /// The bytes, in the order of memory.
+    pub bytes: Vec<u8>,
+    /// Offset of the trapping instruction.
+    pub trap: usize,
+    /// Everything that could be decoded before the trap, from the cut on.
+    pub before: Line,
+    /// The trapping instruction and what follows it.
+    pub after: Line,
+    /// Position in `before.steps` from which on control runs straight into the trap, except for
+    /// the branches of the line itself. Equal to the number of steps where nothing is certain.
+    pub start: usize,
+    /// Why the line starts there.
+    pub start_reason: StartReason,
+    /// Offset of the first byte of the function, where it lies in the window.
+    pub function_start: Option<usize>,
+}
+
+/// Why nothing is said about what ran before the start of the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartReason {
+    /// The bytes begin here.
+    Edge,
+    /// The function begins here.
+    FunctionStart,
+    /// Left cuts disagree on how the bytes before are cut.
+    Unaligned,
+    /// The instruction before does not fall through.
+    Unreachable,
+    /// A branch lands here.
+    BranchTarget,
+    /// A loop ends here.
+    LoopExit,
+    /// Padding lies before it, as before a loop head.
+    Padding,
+    /// No left cut makes an instruction start at the trap.
+    Undecodable,
+}
+
+impl Window {
+    /// Cuts `bytes` so that an instruction starts at `trap`. `function_offset` is the distance of
+    /// the trap from the start of its function, where the dump names it.
+    pub fn align(bytes: &[u8], trap: usize, function_offset: Option<u64>) -> Window {
+        let trap = trap.min(bytes.len());
+        let function_start =
+            function_offset.and_then(|o| usize::try_from(o).ok()).and_then(|o| trap.checked_sub(o));
+        let after = Line::decode_on(bytes, trap);
+        let mut window = Window {
+            bytes: bytes.to_vec(),
+            trap,
+            before: Line::default(),
+            after,
+            start: 0,
+            start_reason: StartReason::Edge,
+            function_start,
+        };
+        if let Some(line) = function_start.and_then(|s| Line::decode_until(bytes, s, trap)) {
+            window.before = line;
+            window.start_reason = StartReason::FunctionStart;
+        } else {
+            // A function start that does not decode up to the trap is data or a wrong offset.
+            window.function_start = None;
+            window.cut();
+        }
+        window.straighten(function_offset);
+        window
+    }
+
+    /// The best left cut: the fewest implausible instructions; where several are equally good, only
+    /// the part on which they agree is trusted.
+    fn cut(&mut self) {
+        let candidates: Vec<(u32, Line)> = (0..CUTS.min(self.trap))
+            .filter_map(|from| Line::decode_until(&self.bytes, from, self.trap))
+            .map(|line| (line.steps.iter().map(|s| implausibility(&s.instruction)).sum(), line))
+            .collect();
+        let Some(least) = candidates.iter().map(|(cost, _)| *cost).min() else {
+            self.start_reason = StartReason::Undecodable;
+            return;
+        };
+        let good: Vec<Line> =
+            candidates.into_iter().filter(|(cost, _)| *cost == least).map(|(_, l)| l).collect();
+        let Some(first) = good.first().cloned() else { return };
+        let agreed = |offset: usize| good.iter().all(|line| line.at(offset).is_some());
+        let start = first.steps.iter().position(|s| agreed(s.offset)).unwrap_or(first.steps.len());
+        if start > 0 {
+            self.start_reason = StartReason::Unaligned;
+        }
+        self.before = first;
+        self.start = start;
+    }
+
+    /// Moves the start behind everything where control may come in.
+    fn straighten(&mut self, function_offset: Option<u64>) {
+        let count = self.before.steps.len();
+        for i in 0..count {
+            let step = self.before.steps[i];
+            if ends_line(&step.instruction) {
+                self.move_start(i + 1, StartReason::Unreachable);
+            }
+            // The code behind a loop is reached by its last branch and by whoever skips the loop.
+            if branch_target(&step.instruction).is_some_and(|t| t <= step.offset as i64) {
+                self.move_start(i + 1, StartReason::LoopExit);
+            }
+            if self.is_alignment(i, function_offset) {
+                self.move_start(i + 1, StartReason::Padding);
+            }
+        }
+        // Branches from behind the trap and from code that the line does not run through land with
+        // a state that nobody knows. Branches of the line itself are merged by the evaluation.
+        let foreign: Vec<i64> = self
+            .after
+            .branch_targets()
+            .chain(
+                self.before.steps[..self.start.min(count)]
+                    .iter()
+                    .filter_map(|s| branch_target(&s.instruction)),
+            )
+            .collect();
+        for target in foreign {
+            let Ok(target) = usize::try_from(target) else { continue };
+            if target == self.trap {
+                self.move_start(count, StartReason::BranchTarget);
+            } else if let Some(i) = self.before.at(target) {
+                self.move_start(i, StartReason::BranchTarget);
+            }
+        }
+    }
+
+    fn move_start(&mut self, to: usize, reason: StartReason) {
+        if to > self.start {
+            self.start = to;
+            self.start_reason = reason;
+        }
+    }
+
+    /// A no-operation of several bytes that ends on a multiple of 16, as compilers put before loop
+    /// heads. The five-byte form is left alone: tracing and jump labels leave it in straight code.
+    fn is_alignment(&self, i: usize, function_offset: Option<u64>) -> bool {
+        let step = &self.before.steps[i];
+        let end = step.offset + step.instruction.len();
+        // Functions start on a multiple of 16 bytes (-falign-functions, CONFIG_FUNCTION_ALIGNMENT).
+        let Some(offset) = function_offset.and_then(|o| o.checked_sub((self.trap - end) as u64))
+        else {
+            return false;
+        };
+        step.instruction.mnemonic() == Mnemonic::Nop
+            && step.instruction.len() != 5
+            && offset % 16 == 0
+    }
+
+    /// The steps from the start of the line up to, not including, the trap.
+    pub fn line(&self) -> &[Step] {
+        &self.before.steps[self.start.min(self.before.steps.len())..]
+    }
+
+    /// The trapping instruction, where it could be decoded.
+    pub fn trapping(&self) -> Option<&Instruction> {
+        self.after.steps.first().map(|s| &s.instruction)
+    }
+
+    /// The bytes of `step`.
+    pub fn bytes_of(&self, step: &Step) -> &[u8] {
+        self.bytes.get(step.offset..step.offset + step.instruction.len()).unwrap_or(&[])
+    }
+}
+
+/// How unlikely a compiler or a kernel author wrote this; 0 for the usual.
+fn implausibility(instruction: &Instruction) -> u32 {
+    use Mnemonic::*;
+    let odd = match instruction.mnemonic() {
+        In | Out | Insb | Insd | Insw | Outsb | Outsd | Outsw | Enter | Xlatb | Loop | Loope
+        | Loopne | Jrcxz | Iret | Iretd | Into | Int1 | Retf | Lss | Lfs | Lgs | Std | Cmc
+        | Wait | Sahf | Lahf => 3,
+        _ if instruction.flow_control() == FlowControl::Interrupt => 2,
+        _ if instruction.is_jmp_far() || instruction.is_call_far() => 3,
+        _ if (0..instruction.op_count()).any(|i| {
+            instruction.op_kind(i) == OpKind::Register
+                && (instruction.op_register(i).is_st()
+                    || instruction.op_register(i).is_segment_register())
+        }) =>
+        {
+            2
+        }
+        // `add %al,(%rax)` is what zeros decode to.
+        Add if instruction.len() == 2
+            && instruction.op_kind(0) == OpKind::Memory
+            && instruction.memory_base() == Register::RAX
+            && instruction.op1_register() == Register::AL =>
+        {
+            2
+        }
+        _ => 0,
+    };
+    let segment = match instruction.segment_prefix() {
+        Register::CS | Register::SS | Register::DS | Register::ES
+            if instruction.mnemonic() != Mnemonic::Nop
+                && !matches!(
+                    instruction.flow_control(),
+                    FlowControl::ConditionalBranch
+                        | FlowControl::UnconditionalBranch
+                        | FlowControl::IndirectBranch
+                        | FlowControl::IndirectCall
+                        | FlowControl::Call
+                ) =>
+        {
+            1
+        }
+        _ => 0,
+    };
+    odd + segment
+}
