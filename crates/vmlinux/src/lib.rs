@@ -24,6 +24,10 @@ pub mod tables;
 
 pub mod dwarf;
 
+pub mod btf;
+pub mod dwarf_types;
+pub mod types;
+
 pub mod banner;
 pub mod slide;
 
