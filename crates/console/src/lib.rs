@@ -4,11 +4,21 @@
 //! how far a boot came. May not know QEMU, ELF, files or wall time; every timestamp it reports was
 //! printed by the kernel. Input is hostile: memory is bounded, nothing panics, time is linear.
 
+mod crash;
+pub mod formats;
+pub mod frame;
 pub mod headline;
 pub mod lines;
 pub mod phase;
 pub mod prefix;
+pub mod read;
+mod scan;
+mod skip;
+pub mod text;
+mod title;
+mod unwrap;
 
 pub use headline::{Headline, classify};
 pub use lines::LineReader;
 pub use phase::{InitFailure, PhaseTracker, Shutdown, init_failure_of, phase_of, shutdown_of};
+pub use read::read;

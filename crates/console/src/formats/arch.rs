@@ -1,0 +1,198 @@
+//! Headlines of traps and panics, by architecture and in general. Sources: arch/*/kernel/traps.c,
+//! arch/*/mm/fault.c, kernel/panic.c, lib/ubsan.c.
+
+use kolumbo_case::HeadlineKind::{MachineCheck, Oops, Other, Panic, Trap, Ubsan};
+
+use super::{AT_PC, Format, Group, IN_TRACE, Recipe, Step, TRACE};
+
+const BAD_ACCESS: &[&str] = &["bad-access in {frame}"];
+
+static FAULT: &[Format] = &[
+    Format::new(
+        Oops,
+        r"Unable to handle kernel (paging request|NULL pointer dereference|access to user memory)",
+        "BUG: unable to handle kernel {1} in {frame}",
+        &AT_PC,
+    )
+    .alts(BAD_ACCESS),
+    Format::new(
+        Oops,
+        r"Unable to handle kernel ([a-z ]+) at",
+        "BUG: unable to handle kernel {1} in {frame}",
+        &AT_PC,
+    )
+    .alts(BAD_ACCESS),
+];
+
+static GPF: &[Format] = &[
+    Format::new(
+        Oops,
+        r"general protection fault(?:.*\n){1,400}?.*(?:RIP|EIP)[: ]",
+        "general protection fault in {frame}",
+        &AT_PC,
+    )
+    .alts(BAD_ACCESS),
+    Format::new(Oops, r"general protection fault", "general protection fault in {frame}", &AT_PC)
+        .alts(BAD_ACCESS),
+];
+
+static STACK_CHECKED: Recipe =
+    Recipe { ways: &[&[Step::Capture(1), Step::After(TRACE), Step::Frames]], skip: &[] };
+
+static STACK_END: Recipe = Recipe { ways: &[&[Step::After(TRACE), Step::Anchor]], skip: &[] };
+
+static PANIC: &[Format] = &[
+    Format::plain(
+        Panic,
+        r"Kernel panic - not syncing: Attempted to kill init!",
+        "kernel panic: Attempted to kill init!",
+    ),
+    Format::plain(
+        Panic,
+        r"Kernel panic - not syncing: Couldn't open N_TTY ldisc for [^ ]+ --- error",
+        "kernel panic: Couldn't open N_TTY ldisc",
+    ),
+    Format::new(
+        Panic,
+        r"Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: *(?:\[?<?[0-9a-f]{8,16}>?\]? *)?{fn}?",
+        "kernel panic: stack is corrupted in {frame}",
+        &STACK_CHECKED,
+    ).stackless(),
+    Format::new(
+        Panic,
+        r"Kernel panic - not syncing: corrupted stack end detected inside scheduler",
+        "kernel panic: corrupted stack end in {frame}",
+        &STACK_END,
+    )
+    .alts(&["stack-overflow in {frame}"]),
+    Format::plain(
+        Panic,
+        r"Kernel panic - not syncing: Fatal exception in interrupt",
+        "kernel panic: Fatal exception",
+    ),
+    Format::plain(Panic, r"Kernel panic - not syncing: (.*?)\s*$", "kernel panic: {1}"),
+    Format::plain(Panic, r"Kernel panic - not syncing:? ?(.*)", "kernel panic: {1}"),
+];
+
+static UBSAN: &[Format] = &[
+    Format::new(
+        Ubsan,
+        r"UBSAN: Undefined behaviour in",
+        "UBSAN: undefined-behaviour in {frame}",
+        &UNDEFINED,
+    ),
+    Format::new(
+        Ubsan,
+        r"UBSAN: (array-index-out-of-bounds) in",
+        "UBSAN: {1} in {frame}",
+        &UNDEFINED,
+    )
+    .alts(BAD_ACCESS),
+    Format::new(Ubsan, r"UBSAN: ([a-z\-]+) in", "UBSAN: {1} in {frame}", &UNDEFINED),
+];
+
+static UNDEFINED: Recipe = Recipe {
+    ways: &[&[Step::After(TRACE), Step::Frames]],
+    skip: &["^ubsan", "^__ubsan", "^handle_overflow", "^val_to_string", "^__overflow"],
+};
+
+static DOUBLE_FAULT: &[Format] =
+    &[Format::new(Oops, r"PANIC: double fault", "PANIC: double fault in {frame}", &AT_PC)];
+static DOUBLE_FAULT_COUNTED: &[Format] =
+    &[Format::new(Oops, r"double fault: .*\[#", "double fault in {frame}", &AT_PC)];
+static EARLY: &[Format] =
+    &[Format::plain(Panic, r"PANIC: early exception (0x[0-9a-f]+)", "PANIC: early exception {1}")
+        .stackless()];
+static DECOMPRESSOR: &[Format] =
+    &[Format::plain(Panic, r"-- System halted", "decompressor: System halted").stackless()];
+static INTERNAL: &[Format] =
+    &[Format::new(Oops, r"Internal error:", "Internal error in {frame}", &AT_PC).alts(BAD_ACCESS)];
+static UNHANDLED: &[Format] =
+    &[Format::new(Oops, r"Unhandled fault:", "Unhandled fault in {frame}", &AT_PC)
+        .alts(BAD_ACCESS)];
+static ALIGNMENT: &[Format] =
+    &[Format::new(Oops, r"Alignment trap:", "Alignment trap in {frame}", &AT_PC)];
+
+macro_rules! trap {
+    ($name:ident, $pattern:literal, $title:literal) => {
+        static $name: &[Format] = &[Format::new(Trap, $pattern, $title, &AT_PC)];
+    };
+}
+
+trap!(DIVIDE, r"divide error: ", "divide error in {frame}");
+trap!(OPCODE, r"invalid opcode: ", "invalid opcode in {frame}");
+trap!(BREAKPOINT, r"int3: ", "int3 in {frame}");
+trap!(SEGMENT, r"stack segment: ", "stack segment fault in {frame}");
+trap!(PRESENT, r"segment not present: ", "segment not present in {frame}");
+trap!(TSS, r"invalid TSS: ", "invalid TSS in {frame}");
+trap!(ALIGN, r"alignment check: ", "alignment check in {frame}");
+trap!(CONTROL, r"control protection fault", "control protection fault in {frame}");
+trap!(MODE, r"Bad mode in ", "Bad mode in {frame}");
+trap!(OOPS, r"Oops: .*\[#", "Oops in {frame}");
+trap!(MSR, r"unchecked MSR access error: ", "unchecked MSR access in {frame}");
+
+static REBOOT: &[Format] =
+    &[Format::plain(Other, r"Booting the kernel", "unexpected kernel reboot").stackless()];
+
+static TRUSTY: &[Format] = &[
+    Format::plain(
+        Panic,
+        r"panic \(caller 0x[0-9a-f]+\): (?:DEBUG )?(ASSERT FAILED) at \([^)]*\): (.*)",
+        "trusty: {1}: {2}",
+    )
+    .stackless(),
+    Format::plain(Panic, r"panic \(caller 0x[0-9a-f]+\): (.*)", "trusty: panic: {1}").stackless(),
+];
+
+static FUZZER: &[Format] =
+    &[Format::plain(Other, r"(SYZFAIL|SYZFATAL): (.*)", "{1}: {2}").alts(&["{1}"]).stackless()];
+
+static GO: &[Format] =
+    &[Format::plain(Other, r"goroutine \d+ \[running\]", "go runtime error").stackless()];
+
+static MCE: &[Format] =
+    &[Format::plain(MachineCheck, r"mce: \[Hardware Error\]: CPU", "machine check").stackless()];
+
+static OVERFLOW: &[Format] =
+    &[Format::new(Oops, r"kernel stack overflow", "kernel stack overflow in {frame}", &IN_TRACE)
+        .alts(&["stack-overflow in {frame}"])];
+
+pub(super) static GROUPS: &[Group] = &[
+    Group { literal: "Unable to handle kernel", formats: FAULT, not: &[] },
+    Group {
+        literal: "general protection fault",
+        formats: GPF,
+        not: &[
+            r"general protection(?: fault)? ip:",
+            r"traps: .* general protection",
+            r"GPL|ip:[0-9a-f]+ sp:",
+        ],
+    },
+    Group { literal: "Kernel panic", formats: PANIC, not: &[r"---\[ end Kernel panic"] },
+    Group { literal: "PANIC: double fault", formats: DOUBLE_FAULT, not: &[] },
+    Group { literal: "PANIC: early exception", formats: EARLY, not: &[] },
+    Group { literal: "double fault: ", formats: DOUBLE_FAULT_COUNTED, not: &[] },
+    Group { literal: "-- System halted", formats: DECOMPRESSOR, not: &[] },
+    Group { literal: "UBSAN:", formats: UBSAN, not: &[] },
+    Group { literal: "Internal error:", formats: INTERNAL, not: &[] },
+    Group { literal: "Unhandled fault:", formats: UNHANDLED, not: &[] },
+    Group { literal: "Alignment trap:", formats: ALIGNMENT, not: &[] },
+    Group { literal: "divide error:", formats: DIVIDE, not: &[] },
+    Group { literal: "invalid opcode:", formats: OPCODE, not: &[] },
+    Group { literal: "int3: ", formats: BREAKPOINT, not: &[r"point3: "] },
+    Group { literal: "stack segment: ", formats: SEGMENT, not: &[] },
+    Group { literal: "segment not present: ", formats: PRESENT, not: &[] },
+    Group { literal: "invalid TSS: ", formats: TSS, not: &[] },
+    Group { literal: "alignment check: ", formats: ALIGN, not: &[] },
+    Group { literal: "control protection fault", formats: CONTROL, not: &[] },
+    Group { literal: "Bad mode in ", formats: MODE, not: &[] },
+    Group { literal: "Oops: ", formats: OOPS, not: &[] },
+    Group { literal: "unchecked MSR access error: ", formats: MSR, not: &[] },
+    Group { literal: "Booting the kernel", formats: REBOOT, not: &[] },
+    Group { literal: "panic (caller 0x", formats: TRUSTY, not: &[] },
+    Group { literal: "SYZFAIL: ", formats: FUZZER, not: &[] },
+    Group { literal: "SYZFATAL: ", formats: FUZZER, not: &[] },
+    Group { literal: "goroutine ", formats: GO, not: &[] },
+    Group { literal: "mce: [Hardware Error]: CPU", formats: MCE, not: &[] },
+    Group { literal: "kernel stack overflow", formats: OVERFLOW, not: &[] },
+];

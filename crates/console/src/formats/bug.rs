@@ -1,0 +1,262 @@
+//! Headlines with `BUG:` and `kernel BUG`. Sources: mm/kasan/report.c, mm/kmsan/report.c,
+//! kernel/kcsan/report.c, mm/kfence/report.c, arch/x86/mm/fault.c, kernel/locking/, mm/, kernel/watchdog.c.
+
+use kolumbo_case::HeadlineKind::{
+    BadPageState, Corruption, HungTask, Kasan, Kcsan, KernelBug, Kfence, Kmsan, Lockdep,
+    MemoryLeak, Oops, Other, SchedulingWhileAtomic, SoftLockup, WorkqueueLockup,
+};
+
+use super::{AT_PC, Format, Group, IN_TRACE, NAMED_OR_TRACE, NO_WAY, Recipe, Step, TRACE};
+use crate::formats::info::LOCKUP;
+use crate::formats::warning::{LOCKED, RELEASED};
+
+const BAD_ACCESS: &[&str] = &["bad-access in {frame}"];
+
+/// KMSAN and KCSAN print the stack right below the headline, without a heading.
+static NAMED_OR_BELOW: Recipe = Recipe {
+    ways: &[&[Step::Capture(1), Step::Frames]],
+    skip: &[
+        "^copyout",
+        "^copy_to_iter",
+        "^_copy_to_iter",
+        "^copy_page_to_iter",
+        "^copy_to_user",
+        "^instrument_copy",
+        "^aes",
+        "^crypto_",
+        "^cipher_",
+        "^drbg_",
+        "^chacha",
+        "^sha256_",
+        "^rng_",
+        "^gcmaes_",
+        "^skcipher_",
+        "^ctr_",
+        "^blake2s_",
+        "^simple_copy_to_iter",
+        "^__skb_datagram_iter",
+        "^skb_copy_datagram_iter",
+    ],
+};
+
+static NAMED_OR_BELOW_2: Recipe = Recipe {
+    ways: &[&[Step::Capture(2), Step::Frames]],
+    skip: &[
+        "^copyout",
+        "^copy_to_iter",
+        "^_copy_to_iter",
+        "^copy_page_to_iter",
+        "^copy_to_user",
+        "^instrument_copy",
+        "^simple_copy_to_iter",
+        "^__skb_datagram_iter",
+        "^skb_copy_datagram_iter",
+        "^usb_submit_urb",
+        "^usb_start_wait_urb",
+        "^usb_bulk_msg",
+        "^usb_interrupt_msg",
+        "^usb_control_msg",
+    ],
+};
+
+static NAMED_OR_TRACE_2: Recipe =
+    Recipe { ways: &[&[Step::Capture(2), Step::After(TRACE), Step::Frames]], skip: &[] };
+
+/// The frame above the sleeping primitives: whoever slept or scheduled.
+static WHO_SLEPT: Recipe = Recipe {
+    ways: &[&[Step::After(TRACE), Step::Frames]],
+    skip: &[
+        "^schedule",
+        "^__schedule",
+        "^preempt_schedule",
+        "^might_sleep",
+        "^___might_sleep",
+        "^__might_",
+        "^_cond_resched",
+        "^down_",
+        "^mutex_",
+        "^__mutex",
+        "^__cond_resched",
+    ],
+};
+
+/// The owner of a preemption bug is behind the checker.
+static WHO_USED: Recipe = Recipe {
+    ways: &[&[Step::After(TRACE), Step::Frames]],
+    skip: &["^check_preemption_disabled", "^debug_smp_processor_id", "^__this_cpu_preempt_check"],
+};
+
+static LEAKED: Recipe = Recipe {
+    ways: &[&[Step::After(&["backtrace:", "backtrace ("]), Step::Frames]],
+    skip: &[
+        "^kmemleak",
+        "^kzalloc",
+        "^kcalloc",
+        "^kvmalloc",
+        "^vmalloc",
+        "^vzalloc",
+        "^__vmalloc",
+        "^slab_",
+        "^kmem",
+        "^kmalloc",
+        "^krealloc",
+        "^kasprintf",
+        "^kvasprintf",
+        "^kstrdup",
+        "^kstrndup",
+        "^memdup_user",
+        "^kmemdup",
+        "^alloc_skb",
+        "^__alloc_skb",
+        "^sk_prot_alloc",
+        "^sk_alloc",
+        "^skb_clone",
+        "^skb_copy",
+        "^alloc_workqueue",
+        "^setup_udp_tunnel",
+        "^genl_family_rcv_msg_attrs_parse",
+        "^alloc_inode",
+        "^ops_init",
+        "^device_",
+        "^kobject_set_name",
+        "^kobject_add",
+        "^dev_set_name",
+        "^sock_alloc_inode",
+    ],
+};
+
+static STACK_OVERFLOW: Recipe = Recipe { ways: &[&[Step::After(TRACE), Step::Anchor]], skip: &[] };
+
+static CORRUPTED_LIST: Recipe = Recipe {
+    ways: &[&[Step::Pc, Step::After(TRACE), Step::Frames], &[Step::After(TRACE), Step::Frames]],
+    skip: &["^__list_", "^list_"],
+};
+
+static USERCOPY: Recipe = Recipe {
+    ways: &[&[Step::After(TRACE), Step::Frames]],
+    skip: &["^usercopy", "^__check", "^check_", "^__copy", "^_copy", "^copy_"],
+};
+
+static BUG: &[Format] = &[
+    Format::new(Kasan, r"BUG: KASAN: (?:double-free or invalid-free|double-free|invalid-free) in {fn}", "KASAN: invalid-free in {frame}", &NAMED_OR_TRACE)
+        .alts(&["invalid-free in {frame}"]),
+    Format::new(Kasan, r"BUG: KASAN: ([a-z\-]+) in {fn}.*\n(?:BUG: KASAN: .*\n|[^W\n].*\n|\n){0,8}?\s*(Read|Write) (?:of size|at addr)", "KASAN: {1} {3} in {frame}", &NAMED_OR_TRACE_2)
+        .alts(BAD_ACCESS),
+    Format::new(Kasan, r"BUG: KASAN: ([a-z\-]+) on address .*\n\s*(Read|Write) of size(?:.*\n){1,200}?Call [Tt]race", "KASAN: {1} {2} in {frame}", &IN_TRACE)
+        .alts(BAD_ACCESS),
+    Format::plain(Kasan, r"BUG: KASAN: ([a-z\-]+) on address .*\n\s*(Read|Write) (?:of size|at addr)", "KASAN: {1} {2}").corrupted(),
+    Format::plain(Kasan, r"BUG: KASAN: (.*)", "KASAN: {1}").corrupted(),
+    Format::new(Kmsan, r"BUG: KMSAN: uninit-value in {fn}", "KMSAN: uninit-value in {frame}", &NAMED_OR_BELOW).alts(BAD_ACCESS),
+    Format::new(Kmsan, r"BUG: KMSAN: ([a-z\-]+) in {fn}", "KMSAN: {1} in {frame}", &NAMED_OR_BELOW_2).alts(BAD_ACCESS),
+    Format::plain(Kmsan, r"BUG: KMSAN: (.*)", "KMSAN: {1}").corrupted(),
+    Format::plain(Kcsan, r"BUG: KCSAN: (data-race|assert: race) in {fn} / {fn}", "KCSAN: {1} in {2} / {3}").stackless(),
+    Format::new(Kcsan, r"BUG: KCSAN: (data-race|assert: race) in {fn}", "KCSAN: {1} in {frame}", &NAMED_OR_TRACE_2).capture(2).stackless(),
+    Format::new(Kfence, r"BUG: KFENCE: ((?:use-after-free|out-of-bounds|invalid) (?:read|write)) in {fn}", "KFENCE: {1} in {frame}", &NAMED_OR_BELOW_2).alts(BAD_ACCESS),
+    Format::new(Kfence, r"BUG: KFENCE: (invalid free) in {fn}", "KFENCE: {1} in {frame}", &NAMED_OR_BELOW_2).alts(&["invalid-free in {frame}"]),
+    Format::new(Kfence, r"BUG: KFENCE: ([a-z \-]+) in {fn}", "KFENCE: {1} in {frame}", &NAMED_OR_BELOW_2),
+    Format::new(Oops, r"BUG: unable to handle (?:kernel paging request|page fault for address|kernel page fault)|BUG: Unable to handle kernel data access", "BUG: unable to handle kernel paging request in {frame}", &AT_PC)
+        .alts(BAD_ACCESS),
+    Format::new(Oops, r"BUG: (?:unable to handle )?kernel NULL pointer dereference", "BUG: unable to handle kernel NULL pointer dereference in {frame}", &AT_PC)
+        .alts(BAD_ACCESS),
+    Format::plain(Oops, r"BUG: unable to handle kernel", "BUG: unable to handle kernel").corrupted().stackless(),
+    Format::new(Lockdep, r"BUG: spinlock (lockup suspected|already unlocked|recursion|bad magic|wrong owner|wrong CPU)", "BUG: spinlock {1} in {frame}", &IN_TRACE),
+    Format::new(Lockdep, r"BUG: rwlock (?:lockup|wrong owner|bad magic|recursion|cpu recursion)?", "BUG: rwlock bad magic in {frame}", &IN_TRACE),
+    Format::new(SoftLockup, r"BUG: soft lockup", "BUG: soft lockup in {frame}", &LOCKUP).alts(&["stall in {frame}"]),
+    Format::new(Lockdep, r"BUG: .*still has locks held!", "BUG: still has locks held in {frame}", &IN_TRACE),
+    Format::new(Lockdep, r"BUG: bad unlock balance detected!.*\n.*\n-+\n.*is trying to release lock.*\n(?:\[<.*>\] )?{fn}\+0x", "BUG: bad unlock balance in {frame}", &RELEASED),
+    Format::new(Lockdep, r"BUG: bad unlock balance detected!", "BUG: bad unlock balance in {frame}", &NO_WAY),
+    Format::new(Lockdep, r"BUG: held lock freed!(?:.*\n){0,15}?.*at: (?:\[<.*?>\] +)?{fn}", "BUG: held lock freed in {frame}", &NAMED_OR_TRACE),
+    Format::plain(Lockdep, r"BUG: lock held when returning to user space!(?:.*\n){0,15}?.*leaving the kernel with locks still held", "BUG: lock held when returning to user space").stackless(),
+    Format::new(Lockdep, r"BUG: Invalid wait context", "WARNING: locking bug in {frame}", &LOCKED),
+    Format::new(SchedulingWhileAtomic, r"BUG: scheduling while atomic", "BUG: scheduling while atomic in {frame}", &WHO_SLEPT),
+    Format::new(SchedulingWhileAtomic, r"BUG: sleeping function called from invalid context", "BUG: sleeping function called from invalid context in {frame}", &WHO_SLEPT),
+    Format::new(SchedulingWhileAtomic, r"BUG: using ([a-z_]+)\(\) in preemptible", "BUG: using {1}() in preemptible code in {frame}", &WHO_USED),
+    Format::plain(BadPageState, r"BUG: Bad rss-counter state", "BUG: Bad rss-counter state").stackless(),
+    Format::plain(BadPageState, r"BUG: non-zero nr_ptes on freeing mm", "BUG: non-zero nr_ptes on freeing mm").stackless(),
+    Format::plain(BadPageState, r"BUG: non-zero nr_pmds on freeing mm", "BUG: non-zero nr_pmds on freeing mm").stackless(),
+    Format::plain(BadPageState, r"BUG: non-zero pgtables_bytes on freeing mm", "BUG: non-zero pgtables_bytes on freeing mm").stackless(),
+    Format::new(BadPageState, r"BUG: Bad page (state|map|cache)", "BUG: Bad page {1} in {frame}", &BAD_PAGE),
+    Format::plain(Other, r"BUG: Dentry .* still in use \(\d+\) \[unmount of (.*)\]", "BUG: Dentry still in use [unmount of {1}]"),
+    Format::plain(WorkqueueLockup, r"BUG: workqueue lockup", "BUG: workqueue lockup").stackless(),
+    Format::new(Oops, r"BUG: (?:TASK |IRQ )?stack guard page was hit", "BUG: stack guard page was hit in {frame}", &STACK_OVERFLOW).alts(&["stack-overflow in {frame}"]),
+    Format::plain(Lockdep, r"BUG: (MAX_LOCKDEP_[A-Z_]+|MAX_STACK_TRACE_ENTRIES|MAX_LOCK_DEPTH) too low", "BUG: {1} too low!").stackless(),
+    Format::new(MemoryLeak, r"BUG: memory leak", "memory leak in {frame}", &LEAKED),
+    Format::plain(Other, r"BUG: (.*)", "BUG: {1}").stackless(),
+];
+
+static BAD_PAGE: Recipe = Recipe {
+    ways: &[&[Step::After(TRACE), Step::Frames]],
+    skip: &[
+        "netif_receive_skb",
+        "^bad_page",
+        "^check_new_page",
+        "^free_",
+        "^__free_",
+        "^get_page_from",
+        "^page_",
+        "^__alloc_pages",
+        "^__folio",
+        "^folio_",
+        "^put_page",
+        "^skb_free",
+        "^skb_release",
+        "^kfree_skb",
+        "^consume_skb",
+        "^rmqueue",
+        "^prep_new",
+    ],
+};
+
+static KERNEL_BUG: &[Format] = &[
+    Format::new(
+        Corruption,
+        r"(?:kernel|Kernel) BUG (?:at|\[verbose debug info unavailable\]).*lib/list_debug\.c",
+        "BUG: corrupted list in {frame}",
+        &CORRUPTED_LIST,
+    )
+    .alts(BAD_ACCESS),
+    Format::new(
+        KernelBug,
+        r"(?:kernel|Kernel) BUG at mm/usercopy\.c",
+        "BUG: bad usercopy in {frame}",
+        &USERCOPY,
+    ),
+    Format::new(
+        KernelBug,
+        r"(?:kernel|Kernel) BUG (?:at|\[verbose)",
+        "kernel BUG in {frame}",
+        &AT_PC,
+    ),
+];
+
+static LIST: &[Format] = &[Format::new(
+    Corruption,
+    r"list_(?:add|del) corruption",
+    "BUG: corrupted list in {frame}",
+    &CORRUPTED_LIST,
+)
+.alts(BAD_ACCESS)];
+
+static KMEMLEAK: &[Format] =
+    &[Format::new(MemoryLeak, r"unreferenced object", "memory leak in {frame}", &LEAKED)];
+
+static BLOCKED: &[Format] = &[Format::plain(
+    HungTask,
+    r"unregister_netdevice: waiting for .* to become free",
+    "unregister_netdevice: waiting for DEV to become free",
+)
+.stackless()];
+
+pub(super) static GROUPS: &[Group] = &[
+    Group {
+        literal: "BUG:",
+        formats: BUG,
+        not: &[r"DEBUG:", r"BUG:\s*$", r"\bno (?:known )?BUG:"],
+    },
+    Group { literal: "kernel BUG", formats: KERNEL_BUG, not: &[] },
+    Group { literal: "Kernel BUG", formats: KERNEL_BUG, not: &[] },
+    Group { literal: "list_add corruption", formats: LIST, not: &[] },
+    Group { literal: "list_del corruption", formats: LIST, not: &[] },
+    Group { literal: "unreferenced object", formats: KMEMLEAK, not: &[] },
+    Group { literal: "unregister_netdevice: waiting for", formats: BLOCKED, not: &[] },
+];

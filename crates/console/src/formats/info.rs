@@ -1,0 +1,180 @@
+//! Headlines with `INFO:`: stalls, hung tasks, old spellings of lockdep. Sources:
+//! kernel/rcu/tree_stall.h, kernel/hung_task.c, kernel/locking/lockdep.c.
+
+use kolumbo_case::HeadlineKind::{HardLockup, HungTask, Lockdep, Other, RcuStall};
+
+use super::warning::{DEADLOCK, LOCK_ORDER, RCU_USED};
+use super::{Format, Group, IN_TRACE, NO_WAY, Recipe, Step, TRACE};
+
+/// The entry point of the stuck operation.
+pub(super) static STALL: Recipe =
+    Recipe { ways: &[&[Step::After(TRACE), Step::BelowInterrupt, Step::Anchor]], skip: &[] };
+
+/// A lockup prints the registers of the CPU that is stuck and its stack without the interrupt.
+pub(super) static LOCKUP: Recipe = Recipe { ways: &[&[Step::Anchor]], skip: &[] };
+
+/// Whoever waits, above scheduling, locking and waiting helpers.
+static HUNG: Recipe = Recipe {
+    ways: &[&[Step::After(TRACE), Step::Frames]],
+    skip: &[
+        "^schedule",
+        "^__schedule",
+        "_lock",
+        "^lock",
+        "down",
+        "completion",
+        "kthread",
+        "wait",
+        "synchronize_srcu",
+        "context_switch",
+        "__switch_to",
+        "cancel_delayed_work",
+        "rcu_barrier",
+        "flush_work",
+        "^rwsem_",
+        "^__lock_sock",
+        "^percpu_",
+        "^bit_",
+        "^mutex",
+        "^__mutex",
+        "^io_schedule",
+        "^folio_wait",
+        "^__flush_work",
+        "flush_workqueue",
+        "^filemap_fdatawait",
+        "^__filemap_fdatawait",
+        "^sleep_on",
+        "^out_of_line",
+    ],
+};
+
+static INFO: &[Format] = &[
+    Format::new(
+        Lockdep,
+        r"INFO: possible circular locking dependency detected \](?:.*\n){0,30}?.*is trying to acquire lock(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
+        "possible deadlock in {frame}",
+        &DEADLOCK,
+    ),
+    Format::new(
+        Lockdep,
+        r"INFO: possible irq lock inversion dependency detected \](?:.*\n){0,30}?.*just changed the state of lock(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
+        "possible deadlock in {frame}",
+        &DEADLOCK,
+    ),
+    Format::new(
+        Lockdep,
+        r"INFO: .*-> .*lock order detected \](?:.*\n){0,30}?.*is trying to acquire(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
+        "possible deadlock in {frame}",
+        &LOCK_ORDER,
+    ),
+    Format::new(
+        Lockdep,
+        r"INFO: possible recursive locking detected \](?:.*\n){0,30}?.*is trying to acquire lock(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
+        "possible deadlock in {frame}",
+        &DEADLOCK,
+    ),
+    Format::new(
+        Lockdep,
+        r"INFO: inconsistent lock state \](?:.*\n){0,30}?.*takes(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
+        "inconsistent lock state in {frame}",
+        &DEADLOCK,
+    ),
+    Format::new(
+        RcuStall,
+        r"INFO: rcu_[a-z_]+ (?:self-)?detected(?: expedited)? stall",
+        "INFO: rcu detected stall in {frame}",
+        &STALL,
+    )
+    .alts(&["stall in {frame}"]),
+    Format::new(
+        Lockdep,
+        r"INFO: trying to register non-static key",
+        "INFO: trying to register non-static key in {frame}",
+        &REGISTERED,
+    ),
+    Format::new(
+        Lockdep,
+        r"INFO: suspicious RCU usage\.? \](?:.*\n){1,4}?-+\n.*{src}",
+        "INFO: suspicious RCU usage in {frame}",
+        &RCU_USED,
+    ),
+    Format::new(
+        Lockdep,
+        r"INFO: suspicious RCU usage",
+        "INFO: suspicious RCU usage in {frame}",
+        &NO_WAY,
+    ),
+    Format::new(
+        HungTask,
+        r"INFO: task (?s:.{1,80}?) blocked (?:in I/O wait )?for more than [0-9]+ seconds",
+        "INFO: task hung in {frame}",
+        &HUNG,
+    )
+    .alts(&["hang in {frame}"]),
+    Format::new(
+        HungTask,
+        r"INFO: task .* can't die for more than .* seconds",
+        "INFO: task can't die in {frame}",
+        &HUNG,
+    )
+    .alts(&["hang in {frame}"]),
+    Format::plain(Other, r"INFO:\s*$", "INFO: corrupted").corrupted(),
+    Format::plain(Other, r"INFO: (.*)", "INFO: {1}").corrupted(),
+];
+
+static REGISTERED: Recipe = Recipe {
+    ways: &[&[Step::After(TRACE), Step::Frames]],
+    skip: &[
+        "^register_lock_class",
+        "^assign_lock_key",
+        "stack",
+        "^__lock",
+        "^lock_",
+        "^del_timer",
+        "^try_to_del",
+        "^_raw_",
+        "^flush_",
+        "^__flush",
+        "^cancel_",
+        "^__cancel",
+        "^debug_",
+    ],
+};
+
+static HARD: &[Format] = &[Format::new(
+    HardLockup,
+    r"[Ww]atchdog detected hard LOCKUP",
+    "BUG: hard lockup in {frame}",
+    &LOCKUP,
+)
+.alts(&["stall in {frame}"])];
+
+static BARE_STALL: &[Format] = &[Format::new(
+    RcuStall,
+    r"rcu_[a-z]+ self-detected stall",
+    "INFO: rcu detected stall in {frame}",
+    &STALL,
+)
+.alts(&["stall in {frame}"])];
+
+static NOBODY: &[Format] =
+    &[Format::new(Other, r"irq \d+: nobody cared", "irq: nobody cared in {frame}", &IN_TRACE)];
+
+pub(super) static GROUPS: &[Group] = &[
+    Group {
+        literal: "INFO:",
+        formats: INFO,
+        not: &[
+            r"INFO: lockdep is turned off",
+            r"INFO: Stall ended before state dump start",
+            r"INFO: NMI handler .* took too long",
+            r"_INFO:",
+            r"INFO: recovery required",
+            r"INFO: task .* is blocked on a",
+            r"INFO: (?:Slab|Object) 0x",
+        ],
+    },
+    Group { literal: "atchdog detected hard LOCKUP", formats: HARD, not: &[] },
+    Group { literal: "self-detected stall on CPU", formats: BARE_STALL, not: &[] },
+    Group { literal: ": nobody cared (try booting", formats: NOBODY, not: &[] },
+];

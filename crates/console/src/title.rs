@@ -1,0 +1,268 @@
+//! Names: the normalised title, the guilty function as a title shows it, and the crash type.
+//!
+//! Decides how two logs of the same crash get the same title: values become ADDR, NUM, LINE, IP, CPU,
+//! and a function loses the wrappers around it. Follows syzkaller's conventions. May not know lines.
+
+use std::sync::OnceLock;
+
+use regex::Regex;
+
+/// Bytes of a title at most.
+const MAX_TITLE: usize = 120;
+
+/// Replaces values by their names and cuts what is too long.
+pub(crate) fn normalise(title: &str) -> String {
+    static RULES: OnceLock<Vec<(Regex, &'static str)>> = OnceLock::new();
+    let rules = RULES.get_or_init(|| {
+        [
+            // A place in a function says nothing about the crash.
+            (r"\+0x[0-9a-f]+/0x[0-9a-f]+", ""),
+            (r"\b(?:0x[0-9a-f]{5,16}|[0-9a-f]{8}|[0-9a-f]{16})\b", "ADDR"),
+            (r"\b0x[0-9a-f]+\b", "ADDR"),
+            (r"\b(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?::[0-9]+)?\b", "IP"),
+            (r"\bCPU[#: ]*[0-9]+", "CPU"),
+            (r"(\.[a-zA-Z]{1,3}):[0-9]+(?::[0-9]+)?", "$1:LINE"),
+        ]
+        .into_iter()
+        .map(|(p, r)| (Regex::new(p).expect("a fixed pattern"), r))
+        .collect()
+    });
+    let mut text = title.trim().to_owned();
+    for (pattern, by) in rules {
+        text = pattern.replace_all(&text, *by).into_owned();
+    }
+    text = numbers(&text);
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut end = text.len().min(MAX_TITLE);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].trim_end().to_owned()
+}
+
+/// Numbers that stand alone or end a word that they count (`syz-executor7`, `testdir12`).
+fn numbers(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        if !bytes[at].is_ascii_digit() {
+            let end = text[at..].char_indices().nth(1).map_or(text.len(), |(i, _)| at + i);
+            out.push_str(&text[at..end]);
+            at = end;
+            continue;
+        }
+        let end = at + bytes[at..].iter().take_while(|b| b.is_ascii_digit()).count();
+        let before = at.checked_sub(1).map(|i| bytes[i]);
+        let after = bytes.get(end).copied();
+        let letter = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+        // A long number behind a letter counts things; a short one is part of a name.
+        if letter(after) || letter(before) && end - at < 6 {
+            out.push_str(&text[at..end]);
+        } else {
+            out.push_str("NUM");
+        }
+        at = end;
+    }
+    out
+}
+
+/// What a wrapper's name is in a title. Architectures, compat layers and renamed functions have one
+/// name for the same operation.
+pub(crate) fn shown_name(function: &str) -> &str {
+    match function {
+        "synchronize_rcu_expedited"
+        | "synchronize_sched"
+        | "synchronize_sched_expedited"
+        | "synchronize_rcu_bh"
+        | "synchronize_srcu"
+        | "__synchronize_srcu" => "synchronize_rcu",
+        _ if function.starts_with("smp_call_function") => "smp_call_function",
+        _ => {
+            // The old names of a system call's entry and body are its plain name.
+            for prefix in ["compat_SYSC_", "compat_SyS_", "SYSC_", "SyS_"] {
+                if let Some(rest) = function.strip_prefix(prefix).filter(|r| !r.is_empty()) {
+                    return rest;
+                }
+            }
+            // An architecture's entry keeps its `sys_`, the body behind it does not: both are
+            // dropped step by step, see `names`.
+            for prefix in
+                ["__x64_", "__ia32_", "__arm64_", "__s390x_", "__riscv_", "__se_", "__do_"]
+            {
+                if let Some(rest) = function.strip_prefix(prefix)
+                    && (rest.starts_with("sys_") || rest.starts_with("compat_sys_"))
+                {
+                    return rest;
+                }
+            }
+            function
+        }
+    }
+}
+
+/// All names of a function that titles use, from the raw one to the one that is shown.
+pub(crate) fn names(function: &str) -> Vec<&str> {
+    let mut names = vec![function];
+    let shown = shown_name(function);
+    if shown != function {
+        names.push(shown);
+        let body = function.starts_with("__se_") || function.starts_with("__do_");
+        if let Some(plain) = shown
+            .strip_prefix("compat_sys_")
+            .or(shown.strip_prefix("sys_"))
+            .filter(|p| body && !p.is_empty())
+        {
+            names.push(plain);
+        }
+    }
+    names
+}
+
+/// Title beginnings and types; the first that fits wins.
+static TYPES: &[(&str, &str)] = &[
+    ("KCSAN: assert", "KCSAN-ASSERT"),
+    ("KCSAN: data-race", "KCSAN-DATARACE"),
+    ("KFENCE: use-after-free read", "KFENCE-USE-AFTER-FREE-READ"),
+    ("KFENCE: use-after-free write", "KFENCE-USE-AFTER-FREE-WRITE"),
+    ("KFENCE: use-after-free", "KFENCE-USE-AFTER-FREE-READ"),
+    ("KFENCE: invalid free", "KFENCE-INVALID-FREE"),
+    ("KFENCE: invalid read", "KFENCE-READ"),
+    ("KFENCE: invalid write", "KFENCE-WRITE"),
+    ("KFENCE: out-of-bounds read", "KFENCE-READ"),
+    ("KFENCE: out-of-bounds write", "KFENCE-WRITE"),
+    ("KFENCE: memory corruption", "KFENCE-MEMORY-CORRUPTION"),
+    ("KMSAN: uninit-value", "KMSAN-UNINIT-VALUE"),
+    ("KMSAN: kernel-", "KMSAN-INFO-LEAK"),
+    ("KMSAN: use-after-free", "KMSAN-USE-AFTER-FREE-READ"),
+    ("KMSAN:", "KMSAN-UNKNOWN"),
+    ("KASAN: invalid-free", "KASAN-INVALID-FREE"),
+    ("KASAN: double-free", "KASAN-INVALID-FREE"),
+    ("UBSAN: array-index", "MEMORY_SAFETY_UBSAN"),
+    ("UBSAN:", "UBSAN"),
+    ("BUG: unable to handle kernel NULL pointer dereference", "NULL-POINTER-DEREFERENCE"),
+    ("BUG: unable to handle kernel paging request", "MEMORY_SAFETY_BUG"),
+    ("BUG: unable to handle kernel access to user memory", "MEMORY_SAFETY_BUG"),
+    ("BUG: corrupted list", "MEMORY_SAFETY_BUG"),
+    ("BUG: bad usercopy", "BUG"),
+    ("kernel BUG", "BUG"),
+    ("BUG: scheduling while atomic", "ATOMIC_SLEEP"),
+    ("BUG: sleeping function called from invalid context", "ATOMIC_SLEEP"),
+    ("BUG: spinlock", "LOCKDEP"),
+    ("BUG: rwlock", "LOCKDEP"),
+    ("BUG: using ", "LOCKDEP"),
+    ("BUG: still has locks held", "LOCKDEP"),
+    ("BUG: bad unlock balance", "LOCKDEP"),
+    ("BUG: held lock freed", "LOCKDEP"),
+    ("BUG: lock held when returning", "LOCKDEP"),
+    ("BUG: Invalid wait context", "LOCKDEP"),
+    ("BUG: soft lockup", "HANG"),
+    ("BUG: hard lockup", "HANG"),
+    ("BUG: workqueue lockup", "HANG"),
+    ("INFO: rcu detected stall", "HANG"),
+    ("INFO: task hung", "HANG"),
+    ("INFO: task can't die", "HANG"),
+    ("WARNING: suspicious RCU usage in", "LOCKDEP"),
+    ("WARNING: locking bug in", "LOCKDEP"),
+    ("WARNING: bad unlock balance", "LOCKDEP"),
+    ("WARNING: held lock freed", "LOCKDEP"),
+    ("WARNING: nested lock was not taken", "LOCKDEP"),
+    ("WARNING: still has locks held", "LOCKDEP"),
+    ("WARNING: lock held when returning", "LOCKDEP"),
+    ("possible deadlock", "LOCKDEP"),
+    ("inconsistent lock state", "LOCKDEP"),
+    ("WARNING: refcount bug", "REFCOUNT_WARNING"),
+    ("WARNING: kernel stack ", "UNKNOWN"),
+    ("WARNING", "WARNING"),
+    ("memory leak", "LEAK"),
+    ("unexpected kernel reboot", "REBOOT"),
+    ("SYZFAIL", "SYZ_FAILURE"),
+    ("SYZFATAL", "SYZ_FAILURE"),
+    ("general protection fault", "DoS"),
+    ("kernel panic", "DoS"),
+    ("PANIC: ", "DoS"),
+    ("divide error", "DoS"),
+    ("int3", "DoS"),
+    ("invalid opcode", "DoS"),
+    ("stack segment fault", "DoS"),
+    ("double fault", "DoS"),
+    ("Internal error", "DoS"),
+    ("Unhandled fault", "DoS"),
+    ("Alignment trap", "DoS"),
+    ("trusty:", "DoS"),
+    ("go runtime error", "DoS"),
+    ("unregister_netdevice", "DoS"),
+];
+
+/// The type of a crash, which follows from its title.
+pub(crate) fn crash_type(title: &str) -> &'static str {
+    if let Some(rest) = title.strip_prefix("KASAN: ") {
+        let write = rest.contains(" Write");
+        return if rest.starts_with("invalid-free") || rest.starts_with("double-free") {
+            "KASAN-INVALID-FREE"
+        } else if rest.contains("use-after-free") && write {
+            "KASAN-USE-AFTER-FREE-WRITE"
+        } else if rest.contains("use-after-free") {
+            "KASAN-USE-AFTER-FREE-READ"
+        } else if rest.starts_with("null-ptr-deref") && write {
+            "KASAN-NULL-POINTER-DEREFERENCE-WRITE"
+        } else if rest.starts_with("null-ptr-deref") {
+            "KASAN-NULL-POINTER-DEREFERENCE-READ"
+        } else if write {
+            "KASAN-WRITE"
+        } else {
+            "KASAN-READ"
+        };
+    }
+    TYPES
+        .iter()
+        .find(|(beginning, _)| title.starts_with(beginning))
+        .map_or("UNKNOWN", |&(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_become_names() {
+        for (raw, title) in [
+            (
+                "slab-out-of-bounds in f+0x4d3/0x4f0 at addr ffff8800b46111c0",
+                "slab-out-of-bounds in f at addr ADDR",
+            ),
+            ("executor 7 failed 11 times", "executor NUM failed NUM times"),
+            ("at mm/slab.c:123", "at mm/slab.c:LINE"),
+            ("server 10.0.0.1 lost", "server IP lost"),
+            ("stuck on CPU#1", "stuck on CPU"),
+            ("ath10k USB", "ath10k USB"),
+            ("ath10k 5 a", "ath10k NUM a"),
+            ("é 5", "é NUM"),
+        ] {
+            assert_eq!(normalise(raw), title);
+        }
+        assert!(normalise(&"é".repeat(200)).len() <= MAX_TITLE);
+    }
+
+    #[test]
+    fn a_body_has_three_names() {
+        assert_eq!(names("__se_sys_mremap"), ["__se_sys_mremap", "sys_mremap", "mremap"]);
+        assert_eq!(names("__x64_sys_mremap"), ["__x64_sys_mremap", "sys_mremap"]);
+        assert_eq!(names("foo"), ["foo"]);
+    }
+
+    #[test]
+    fn wrappers_lose_their_names() {
+        for (name, shown) in [
+            ("__x64_sys_rmdir", "sys_rmdir"),
+            ("SyS_pause", "pause"),
+            ("__do_sys_mremap", "sys_mremap"),
+            ("compat_SyS_mount", "mount"),
+            ("__do_fault", "__do_fault"),
+            ("synchronize_sched", "synchronize_rcu"),
+            ("smp_call_function_single", "smp_call_function"),
+        ] {
+            assert_eq!(shown_name(name), shown);
+        }
+    }
+}
