@@ -46,18 +46,32 @@ pub(crate) struct Named {
 pub(crate) fn next_headline(text: &Text, from: usize) -> Option<(usize, &'static CompiledGroup)> {
     let groups = groups();
     for (index, line) in text.lines.iter().enumerate().skip(from) {
-        if let Some(group) = headline_group(groups, &line.text, &text.lines[..index]) {
+        if let Some(group) = headline_group(groups, &line.text, Some(&text.lines[..index])) {
             return Some((index, group));
         }
     }
     None
 }
 
+/// The group of `line`, looking at nothing before it.
+pub(crate) fn group_of(line: &str) -> Option<&'static CompiledGroup> {
+    headline_group(groups(), line, None)
+}
+
+/// `line` is a headline; `before` gives the lines before it, if they matter.
+pub(crate) fn headline_at(line: &Line, before: impl FnOnce() -> Text) -> bool {
+    match group_of(&line.text) {
+        Some(group) if group.literal == DECOMPRESSOR_LITERAL => was_running(&before().lines),
+        Some(_) => true,
+        None => false,
+    }
+}
+
 /// The group whose literal stands first in `line` and does not exclude it.
 fn headline_group(
     groups: &'static [CompiledGroup],
     line: &str,
-    before: &[Line],
+    before: Option<&[Line]>,
 ) -> Option<&'static CompiledGroup> {
     let mut hits: Vec<(usize, usize)> = Vec::new();
     crate::scan::literals(line.as_bytes(), |group, at| {
@@ -70,7 +84,7 @@ fn headline_group(
     hits.into_iter().map(|(_, group)| &groups[group]).find(|group| {
         !group.excludes(line)
             && (group.literal != DECOMPRESSOR_LITERAL
-                || line.starts_with(DECOMPRESSOR_LITERAL) && was_running(before))
+                || line.starts_with(DECOMPRESSOR_LITERAL) && before.is_none_or(was_running))
     })
 }
 
@@ -211,7 +225,8 @@ fn belonging(text: &Text, at: usize, loose: bool) -> Vec<usize> {
         }
         let same = line.caller == head.caller || every_cpu && line.caller.starts_with('C');
         let own = !line.questionable && (line.marked || !head.marked);
-        if !same && !(loose && line.caller.is_empty()) || !own && !loose {
+        let unmarked = loose && line.caller.is_empty();
+        if !(same || unmarked) || !(own || loose) {
             continue;
         }
         let said = line.text.as_str();
@@ -323,6 +338,7 @@ fn walk(way: &[Step], extra: &[&str], report: &[&str], captures: &[String]) -> O
             Step::BelowInterrupt => {
                 let below = report[at..].iter().position(|line| {
                     line.contains("</IRQ>")
+                        || line.contains("</NMI>")
                         || line.contains("<EOI>")
                         || parse_frame(line)
                             .is_some_and(|f| f.reliable && is_interrupt_entry(f.function()))
@@ -350,12 +366,16 @@ fn first_guilty(report: &[&str], extra: &[&str]) -> Search {
             return Search::Intermixed;
         }
         let Some(frame) = parse_frame(line).filter(|f| f.reliable && !f.inlined) else { continue };
-        let name = frame.function();
-        if name.starts_with("should_fail") {
+        if frame.function().starts_with("should_fail") {
             return Search::Intermixed;
         }
-        if !is_helper(name, extra) {
-            return Search::Found(name.to_owned());
+        let caller = bare_function(frame.place.function.as_deref().unwrap_or(""));
+        // The callee of an arm frame stands in the line before as the caller, but for the first one
+        // and behind an exception.
+        for name in [frame.function(), caller] {
+            if !name.is_empty() && !is_helper(name, extra) {
+                return Search::Found(name.to_owned());
+            }
         }
     }
     Search::Exhausted
@@ -379,19 +399,10 @@ fn program_counter(report: &[&str]) -> Option<Option<String>> {
             return None;
         }
         if let Some((place, false)) = parse_pc(line) {
-            // On arm the link register still knows who jumped to nowhere.
-            let caller = || report.get(n + 1).and_then(|l| link_register(l));
-            return Some(place.function.or_else(caller));
+            return Some(place.function);
         }
     }
     None
-}
-
-/// `LR is at fn+0x1/0x2` or `lr : fn+0x1/0x2`.
-fn link_register(line: &str) -> Option<String> {
-    let line = line.trim();
-    let rest = line.strip_prefix("LR is at ").or_else(|| line.strip_prefix("lr : "))?;
-    parse_frame(rest)?.place.function
 }
 
 /// The frame right inside the first dispatcher of the trace.

@@ -16,12 +16,14 @@ pub struct ParsedFrame {
     pub reliable: bool,
     /// The symboliser says that it was inlined into the next frame.
     pub inlined: bool,
+    /// arm names the function that was called as well: that one is the frame a title looks at.
+    pub callee: Option<String>,
 }
 
 impl ParsedFrame {
     /// The function without the suffixes that compilers add (`.isra.0`, `.cold`, `.constprop.3`).
     pub fn function(&self) -> &str {
-        bare_function(self.place.function.as_deref().unwrap_or(""))
+        bare_function(self.callee.as_deref().or(self.place.function.as_deref()).unwrap_or(""))
     }
 }
 
@@ -164,6 +166,7 @@ static PC_NAMES: &[&str] = &[
     "NIP ",
     "epc : ",
     "epc: ",
+    "--- interrupt: 700 at ",
 ];
 
 /// The byte behind `<IRQ>`, `</NMI>`, `<<EOE>>` and their like at the beginning of `text`.
@@ -327,7 +330,7 @@ fn source_place(word: &str, place: &mut CodePlace) -> bool {
 }
 
 /// arm: `[<80312e3c>] (fn) from [<803131a4>] (caller+0x18/0x1c)` and, since v5.15,
-/// ` fn from caller+0x18/0x1c`. The caller is the frame: the callee stood in the line before.
+/// ` fn from caller+0x18/0x1c`. The place is the caller's, since only that has an offset.
 fn arm_frame(rest: &str, addresses: usize) -> Option<ParsedFrame> {
     let (callee, behind) = rest.split_once(" from ")?;
     let callee = callee.trim_start_matches('(').trim_end_matches(')');
@@ -335,7 +338,8 @@ fn arm_frame(rest: &str, addresses: usize) -> Option<ParsedFrame> {
     if callee.is_empty() || !callee.bytes().all(is_name_byte) {
         return None;
     }
-    let mut frame = ParsedFrame { reliable: true, ..Default::default() };
+    let mut frame =
+        ParsedFrame { reliable: true, callee: Some(callee.to_owned()), ..Default::default() };
     let mut behind = behind.trim_start();
     if let Some((address, after)) = address_group(behind) {
         frame.place.address = address;

@@ -4,16 +4,27 @@
 //! how far a boot came. May not know QEMU, ELF, files or wall time; every timestamp it reports was
 //! printed by the kernel. Input is hostile: memory is bounded, nothing panics, time is linear.
 
+mod boot;
+mod context;
 mod crash;
+mod details;
+mod dump;
 pub mod formats;
 pub mod frame;
+mod guilty;
 pub mod headline;
+mod journal;
 pub mod lines;
+mod listing;
+mod mail;
 pub mod phase;
 pub mod prefix;
 pub mod read;
+mod registers;
+mod report;
 mod scan;
 mod skip;
+pub mod stream;
 pub mod text;
 mod title;
 mod unwrap;
@@ -21,4 +32,4 @@ mod unwrap;
 pub use headline::{Headline, classify};
 pub use lines::LineReader;
 pub use phase::{InitFailure, PhaseTracker, Shutdown, init_failure_of, phase_of, shutdown_of};
-pub use read::read;
+pub use read::{ReadOptions, Reader, read};

@@ -1,29 +1,165 @@
-//! One input to everything that it says.
-use kolumbo_case::{CrashReport, READ_FORMAT_VERSION, ReadResult};
+//! One input of any kind to everything that it says.
+//!
+//! Decides whether the input is a console, a journal or a mail, and hands it to whoever reads that.
+//! Memory is bounded for all of them. Main type: [`Reader`]; [`read`] is the short form.
 
-use crate::crash::{name_crash, next_headline};
+use kolumbo_case::{Gap, InputPart, READ_FORMAT_VERSION, ReadResult};
+
+use crate::journal::{JournalReader, is_journal};
+use crate::mail::{MAX_MAIL, Wrapping, parts, wrapping};
+use crate::stream::{ConsoleStream, read_text};
 use crate::text::split;
+
+/// Bytes that decide what kind of input it is.
+const SNIFF: usize = 64 * 1024;
+
+/// What to look for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// Only the first crash.
+    pub first_only: bool,
+}
 
 /// Reads a whole input.
 pub fn read(bytes: &[u8]) -> ReadResult {
-    let text = split(bytes, 0, 0, false);
-    let mut result = ReadResult { read_version: READ_FORMAT_VERSION, ..Default::default() };
-    let mut at = 0;
-    while let Some((index, group)) = next_headline(&text, at) {
-        at = index + 1;
-        let Some(named) = name_crash(&text, index, group) else { continue };
-        result.reports.push(CrashReport {
-            title: named.title,
-            alt_titles: named.alts,
-            crash_type: named.crash_type.to_owned(),
-            kind: named.kind,
-            frame: named.frame,
-            corrupted: named.corrupted.is_some(),
-            corrupted_reason: named.corrupted,
-            panicked: named.panicked,
-            ..Default::default()
-        });
-        break;
+    let mut reader = Reader::new(ReadOptions::default());
+    reader.feed(bytes);
+    reader.finish()
+}
+
+/// Reads an input piece by piece.
+#[derive(Debug)]
+pub struct Reader {
+    options: ReadOptions,
+    len: u64,
+    gaps: Vec<Gap>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Sniffing(Vec<u8>),
+    Mail(Vec<u8>, Wrapping),
+    Journal(Box<JournalReader>, Box<ConsoleStream>),
+    Console(Box<ConsoleStream>),
+}
+
+impl Reader {
+    /// A reader at the beginning of an input.
+    pub fn new(options: ReadOptions) -> Self {
+        Reader { options, len: 0, gaps: Vec::new(), kind: Kind::Sniffing(Vec::new()) }
     }
+
+    /// Takes the next bytes.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.len += bytes.len() as u64;
+        match &mut self.kind {
+            Kind::Sniffing(head) => {
+                let taken = bytes.len().min(SNIFF - head.len());
+                head.extend_from_slice(&bytes[..taken]);
+                if head.len() >= SNIFF {
+                    self.decide();
+                    self.pass_on(&bytes[taken..]);
+                }
+            }
+            _ => self.pass_on(bytes),
+        }
+    }
+
+    fn decide(&mut self) {
+        let Kind::Sniffing(head) = &mut self.kind else { return };
+        let head = std::mem::take(head);
+        let first_only = self.options.first_only;
+        let stream = Box::new(ConsoleStream::new(0, first_only));
+        self.kind = match wrapping(&head) {
+            Wrapping::None if is_journal(&head) => Kind::Journal(Box::default(), stream),
+            Wrapping::None => Kind::Console(stream),
+            kind => Kind::Mail(Vec::new(), kind),
+        };
+        self.pass_on(&head);
+    }
+
+    fn pass_on(&mut self, bytes: &[u8]) {
+        match &mut self.kind {
+            Kind::Sniffing(_) => {}
+            Kind::Mail(held, _) => {
+                if held.len() + bytes.len() > MAX_MAIL {
+                    let what = format!(
+                        "the mail is longer than {MAX_MAIL} bytes: it was read as plain text, without undoing quoting or MIME"
+                    );
+                    self.gaps.push(Gap { what, span: None });
+                    let held = std::mem::take(held);
+                    let mut stream = Box::new(ConsoleStream::new(0, self.options.first_only));
+                    stream.feed(&held);
+                    stream.feed(bytes);
+                    self.kind = Kind::Console(stream);
+                    return;
+                }
+                held.extend_from_slice(bytes);
+            }
+            Kind::Journal(journal, stream) => journal.feed(bytes, &mut |line| stream.feed(line)),
+            Kind::Console(stream) => stream.feed(bytes),
+        }
+    }
+
+    /// The input is over.
+    pub fn finish(mut self) -> ReadResult {
+        if matches!(self.kind, Kind::Sniffing(_)) {
+            self.decide();
+        }
+        let input =
+            InputPart { name: "input".into(), encoding: "7bit".into(), len: self.len, mail: None };
+        let first_only = self.options.first_only;
+        let mut result = match self.kind {
+            Kind::Sniffing(_) => ReadResult::default(),
+            Kind::Console(stream) => {
+                ReadResult { format: "console".into(), parts: vec![input], ..stream.finish() }
+            }
+            Kind::Journal(mut journal, mut stream) => {
+                journal.finish(&mut |line| stream.feed(line));
+                let mut result = ReadResult { format: "journal-json".into(), ..stream.finish() };
+                if journal.damaged > 0 {
+                    let what = format!("{} journal entries could not be read", journal.damaged);
+                    result.gaps.push(Gap { what, span: None });
+                }
+                let lines = InputPart {
+                    name: "messages".into(),
+                    encoding: "json".into(),
+                    ..Default::default()
+                };
+                result.parts = vec![lines];
+                result
+            }
+            Kind::Mail(bytes, kind) => read_mail(&bytes, kind, input, first_only),
+        };
+        result.read_version = READ_FORMAT_VERSION;
+        result.gaps.extend(self.gaps);
+        result
+    }
+}
+
+fn read_mail(bytes: &[u8], kind: Wrapping, input: InputPart, first_only: bool) -> ReadResult {
+    let mut result = ReadResult { format: "mail".into(), parts: vec![input], ..Default::default() };
+    let add = |result: &mut ReadResult, bytes: &[u8], part: u32| {
+        if first_only && !result.reports.is_empty() {
+            return;
+        }
+        let text = split(bytes, 0, part, true);
+        let found = read_text(&text, first_only, true);
+        result.reports.extend(found.reports);
+        result.boots.extend(found.boots);
+        result.listings.extend(found.listings);
+    };
+    if kind == Wrapping::Text {
+        add(&mut result, bytes, 0);
+        return result;
+    }
+    let mut gaps = Vec::new();
+    for part in parts(bytes, kind, &mut gaps) {
+        let index = u32::try_from(result.parts.len()).unwrap_or(u32::MAX);
+        result.parts.push(part.facts);
+        add(&mut result, &part.bytes, index);
+    }
+    result.gaps.extend(gaps);
     result
 }

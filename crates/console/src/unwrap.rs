@@ -65,16 +65,14 @@ fn goes_on(last: &Line, next: &Line, marked_block: bool) -> bool {
     }
     // Inside a block of printk lines a line without a mark is the rest of the one before, when that
     // was long enough for a mailer to cut.
-    marked_block && last.marked && last.end - last.start >= SHORTEST_WRAPPED
-        || marked_block
-            && !last.marked
-            && last.end - last.start >= SHORTEST_WRAPPED
-            && in_code_line(last_text)
+    let long = last.end - last.start >= SHORTEST_WRAPPED;
+    marked_block && long && (last.marked || in_code_line(last_text))
 }
 
 /// A new thing begins: never the rest of a line.
 fn opens_something(text: &str) -> bool {
     text.starts_with("---")
+        || text.starts_with("...")
         || text.starts_with("===")
         || text.starts_with("Call Trace")
         || text.starts_with("$ ")
