@@ -4,6 +4,9 @@
 //! to the first empty line, the log, optionally `REPORT:` and text that is not compared. Set
 //! `KOLUMBO_CORPUS_SHOW` to print every difference.
 
+// A test reads files and circumstances; the crate must not.
+#![allow(clippy::disallowed_methods)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;

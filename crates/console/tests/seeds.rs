@@ -3,6 +3,9 @@
 //! Both are web-archive text with quoting and lines that mailers wrapped. They are not part of the
 //! tree; the test looks for them in `shared/seeds` beside the workspace.
 
+// A test reads files and circumstances; the crate must not.
+#![allow(clippy::disallowed_methods)]
+
 use std::io::Write as _;
 use std::path::PathBuf;
 
