@@ -28,6 +28,11 @@ use crate::symbolise::Symboliser;
 /// What kolumbo puts first on every kernel command line, unless the user names a console: the
 /// serial console, and the same port for what is printed before it exists.
 pub const CONSOLE_WORDS: &str = "console=ttyS0 earlyprintk=serial,ttyS0,115200";
+/// What else kolumbo puts on every kernel command line. The check of the timer interrupt
+/// (`check_timer` in `arch/x86/kernel/apic/io_apic.c`) counts ticks against a delay loop; a virtual
+/// CPU that the host lets wait fails it, and a healthy kernel panics with "IO-APIC + timer doesn't
+/// work!". Linux skips it under KVM by itself. A timer that is truly dead still shows: as a hang.
+pub const TIMER_WORDS: &str = "no_timer_check";
 /// Longest wait of the loop, so that an interrupt by the user is seen in time.
 const LONGEST_WAIT: Duration = Duration::from_millis(200);
 /// Guest memory below this cannot hold a kernel.
@@ -202,9 +207,9 @@ pub fn command_line(append: &[String]) -> String {
     let names_console =
         user.split_whitespace().any(|w| w.starts_with("console=") || w.starts_with("earlyprintk"));
     match (names_console, user.is_empty()) {
-        (true, _) => user,
-        (false, true) => CONSOLE_WORDS.to_owned(),
-        (false, false) => format!("{CONSOLE_WORDS} {user}"),
+        (true, _) => format!("{TIMER_WORDS} {user}"),
+        (false, true) => format!("{CONSOLE_WORDS} {TIMER_WORDS}"),
+        (false, false) => format!("{CONSOLE_WORDS} {TIMER_WORDS} {user}"),
     }
 }
 
@@ -511,9 +516,10 @@ mod tests {
         let line = |words: &[&str]| {
             command_line(&words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>())
         };
-        assert_eq!(line(&[]), CONSOLE_WORDS);
-        assert_eq!(line(&["quiet"]), format!("{CONSOLE_WORDS} quiet"));
-        assert_eq!(line(&["quiet", "console=tty0 x"]), "quiet console=tty0 x");
+        assert_eq!(line(&[]), format!("{CONSOLE_WORDS} {TIMER_WORDS}"));
+        assert_eq!(line(&["quiet"]), format!("{CONSOLE_WORDS} {TIMER_WORDS} quiet"));
+        let named = line(&["quiet", "console=tty0 x"]);
+        assert_eq!(named, format!("{TIMER_WORDS} quiet console=tty0 x"));
     }
 
     #[test]
