@@ -1,9 +1,7 @@
-//! Layouts from BTF and from DWARF, held against each other and against `gdb`.
+//! Layouts from BTF and from DWARF, held against each other: the compiler wrote the one, pahole the other.
 #![allow(clippy::disallowed_methods)]
 
 mod debian;
-
-use std::process::Command;
 
 use kolumbo_vmlinux::Elf;
 use kolumbo_vmlinux::btf::parse_btf;
@@ -28,7 +26,7 @@ fn layout(types: &TypeGraph<'_>, name: &str) -> Vec<(String, u64, u64)> {
 }
 
 #[test]
-fn btf_equals_dwarf_equals_gdb() {
+fn btf_equals_dwarf() {
     let mut compared = 0;
     for (release, kernel) in debian::find() {
         let Some(path) = kernel.vmlinux else { continue };
@@ -55,36 +53,6 @@ fn btf_equals_dwarf_equals_gdb() {
                 let empty = layout(&dwarf, name).iter().any(|m| &m.0 == member && m.2 == 0);
                 assert!(empty || at.iter().any(|m| first(&m.path)), "{name}.{member}: {at:?}");
             }
-        }
-        let Ok(gdb) = Command::new("gdb")
-            .args(["-batch", "-nx"])
-            .args(["-ex", "print sizeof(struct task_struct)"])
-            .args(["-ex", "print &((struct task_struct *)0)->se.run_node.rb_left"])
-            .args(["-ex", "print &((struct task_struct *)0)->comm[3]"])
-            .arg(&path)
-            .output()
-        else {
-            return debian::skip("the gdb program");
-        };
-        let text = String::from_utf8_lossy(&gdb.stdout).into_owned();
-        let numbers: Vec<u64> = text
-            .lines()
-            .filter_map(|l| {
-                let word = l
-                    .split_whitespace()
-                    .find(|w| w.starts_with("0x"))
-                    .or(l.split_whitespace().last())?;
-                word.strip_prefix("0x")
-                    .map_or(word.parse().ok(), |h| u64::from_str_radix(h, 16).ok())
-            })
-            .collect();
-        let [size, left, comm] = numbers[..] else { panic!("{text}") };
-        for types in btf.iter().chain([&dwarf]) {
-            assert_eq!(types.structure("task_struct").unwrap().size, size);
-            let left = &types.members_at("task_struct", left)[0];
-            assert_eq!((&*left.path, left.pointer, left.inside), ("se.run_node.rb_left", true, 0));
-            assert_eq!(left.type_name, "struct rb_node *");
-            assert_eq!(types.members_at("struct task_struct", comm)[0].path, "comm[3]");
         }
         compared += 1;
     }
