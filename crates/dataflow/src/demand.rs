@@ -11,10 +11,10 @@ use crate::flow::{Body, Callee, Ending};
 use crate::parts::Parts;
 use crate::values::{Callees, Returns};
 
-/// RDI, RSI, RDX, RCX, R8, R9: where arguments may be.
-const ARGUMENTS: u64 = 0xf << 28 | 0xf << 24 | 0xf << 8 | 0xf << 4 | 0xf << 32 | 0xf << 36;
-/// RAX and RDX: where results may be.
-const RESULTS: u64 = 0xf | 0xf << 8;
+/// The lowest parts of RDI, RSI, RDX, RCX, R8, R9: where arguments may be. The upper parts of an argument are often garbage.
+const ARGUMENTS: u64 = 1 << 28 | 1 << 24 | 1 << 8 | 1 << 4 | 1 << 32 | 1 << 36;
+/// The lowest parts of RAX and RDX: where results may be.
+const RESULTS: u64 = 1 | 1 << 8;
 
 /// One call.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +54,84 @@ impl Live {
 /// Computes the demand behind every call.
 #[must_use]
 pub fn demands(body: &Body, callees: &impl Callees, reader: &mut EffectsReader) -> Demands {
+    let entry_of = entry_demands(body, callees, reader);
+    let reachable = reachable(body, callees);
+    let mut sites = Vec::new();
+    for (number, block) in body.blocks.iter().enumerate() {
+        if !reachable[number] {
+            continue;
+        }
+        if let (Ending::Calls(callee), Some(last)) = (block.ending, body.last_of(block))
+            && callees.summary(callee).returns == Returns::Behind
+        {
+            let relies = behind(body, number, &entry_of).hard;
+            sites.push(Site { address: last.ip(), block: number, callee, relies });
+        }
+    }
+    sites.sort_unstable_by_key(|site| site.address);
+    Demands { sites, at_entry: entry_of.first().map_or(Parts::EMPTY, |live| live.hard) }
+}
+
+/// How the demand for `wanted` behind the block `start` comes about: the first instruction of each block on a shortest way
+/// to an instruction that reads it, and that instruction last.
+#[must_use]
+pub fn reliance(
+    body: &Body,
+    callees: &impl Callees,
+    start: usize,
+    wanted: Parts,
+    reader: &mut EffectsReader,
+) -> Option<Vec<u64>> {
+    let entry_of = entry_demands(body, callees, reader);
+    let mut from: Vec<Option<usize>> = vec![None; body.blocks.len()];
+    let mut todo: std::collections::VecDeque<usize> = std::collections::VecDeque::new();
+    let mut seen = vec![false; body.blocks.len()];
+    for next in &body.blocks[start].next {
+        let next = *next as usize;
+        if entry_of[next].hard.intersects(wanted) && !std::mem::replace(&mut seen[next], true) {
+            todo.push_back(next);
+        }
+    }
+    while let Some(number) = todo.pop_front() {
+        let block = &body.blocks[number];
+        let mut left = wanted;
+        for index in block.range.clone() {
+            let instruction = &body.instructions[index as usize];
+            let effects = reader.effects(instruction);
+            let pushes = instruction.mnemonic() == Mnemonic::Push;
+            if effects.reads.intersects(left) && !pushes {
+                let mut way = vec![instruction.ip()];
+                let mut at = Some(number);
+                while let Some(block) = at {
+                    if let Some(first) =
+                        body.instructions.get(body.blocks[block].range.start as usize)
+                        && !body.blocks[block].range.is_empty()
+                    {
+                        way.push(first.ip());
+                    }
+                    at = from[block];
+                }
+                way.reverse();
+                return Some(way);
+            }
+            left = left - effects.writes;
+        }
+        if let Ending::Calls(callee) = block.ending {
+            left = left - callees.summary(callee).destroys;
+        }
+        for next in &block.next {
+            let next = *next as usize;
+            if entry_of[next].hard.intersects(left) && !std::mem::replace(&mut seen[next], true) {
+                from[next] = Some(number);
+                todo.push_back(next);
+            }
+        }
+    }
+    None
+}
+
+/// The demand at the start of each block.
+fn entry_demands(body: &Body, callees: &impl Callees, reader: &mut EffectsReader) -> Vec<Live> {
     let count = body.blocks.len();
     let mut entry_of = vec![Live::default(); count];
     let mut before: Vec<Vec<u32>> = vec![Vec::new(); count];
@@ -79,21 +157,7 @@ pub fn demands(body: &Body, callees: &impl Callees, reader: &mut EffectsReader) 
             }
         }
     }
-    let reachable = reachable(body, callees);
-    let mut sites = Vec::new();
-    for (number, block) in body.blocks.iter().enumerate() {
-        if !reachable[number] {
-            continue;
-        }
-        if let (Ending::Calls(callee), Some(last)) = (block.ending, body.last_of(block)) {
-            if callees.summary(callee).returns == Returns::Behind {
-                let relies = behind(body, number, &entry_of).hard;
-                sites.push(Site { address: last.ip(), block: number, callee, relies });
-            }
-        }
-    }
-    sites.sort_unstable_by_key(|site| site.address);
-    Demands { sites, at_entry: entry_of.first().map_or(Parts::EMPTY, |live| live.hard) }
+    entry_of
 }
 
 /// Which blocks can be entered, given which callees come back.

@@ -213,6 +213,27 @@ fn correct(instruction: &Instruction, effects: &mut Effects) {
         // A hint about any address, mapped or not, changes no result.
         effects.reads = Parts::EMPTY;
     }
+    if instruction.mnemonic() == Mnemonic::Encls {
+        // Of the leaf functions only EDBGRD writes RBX, and none of the others RCX or RDX (SDM volume 3D, chapter 41); which
+        // leaf it is stands in EAX.
+        let keeps = Parts::of(Register::RBX) | Parts::of(Register::RCX) | Parts::of(Register::RDX);
+        effects.may_write = effects.may_write - keeps;
+        effects.writes = effects.writes - keeps;
+        // RDX is an operand of few leaf functions, and none of the rest looks at it.
+        effects.reads = effects.reads - Parts::of(Register::RDX);
+    }
+    if matches!(
+        instruction.mnemonic(),
+        Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
+    ) && instruction.op0_kind() == OpKind::Register
+        && instruction.op1_kind() == OpKind::Register
+        && instruction.op0_register() != instruction.op1_register()
+    {
+        // Of a bit number for a register operand only the lowest five or six bits count.
+        let number = instruction.op1_register();
+        let low = Parts { general: 1 << (4 * number.full_register().number()), ..Parts::EMPTY };
+        effects.reads = (effects.reads - Parts::of(number)) | low;
+    }
     let register = (instruction.op_count() > 0 && instruction.op0_kind() == OpKind::Register)
         .then(|| instruction.op0_register());
     let Some(destination) = register else { return };
@@ -684,6 +705,8 @@ mod tests {
         check_needed(&[0x48, 0x8d, 0x47, 0x01], "eax", "edi");
         // mov $1,%al keeps the rest
         check_needed(&[0xb0, 0x01], "rax", "rax");
+        // bt %edx,%ecx looks at the lowest bits of the bit number only
+        check_needed(&[0x0f, 0xa3, 0xd1], "CF", "ecx dl");
     }
 
     #[test]

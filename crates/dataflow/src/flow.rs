@@ -41,6 +41,8 @@ pub trait CodeMap: Sync {
     fn fault_exits(&self, address: u64) -> &[u64];
     /// What may be patched over `address`.
     fn replacements(&self, address: u64) -> &[Replacement];
+    /// Whether the code in the file at `address` never runs, because a replacement is certain.
+    fn is_replaced(&self, address: u64) -> bool;
     /// Where a jump that may be patched in at `address` goes.
     fn patched_jumps(&self, address: u64) -> &[u64];
     /// Whether execution goes on behind the undefined instruction at `address`.
@@ -191,14 +193,14 @@ impl<M: CodeMap> Walk<'_, M> {
         let mut previous: Option<u64> = None;
         loop {
             let address = start.wrapping_add(decoder.position() as u64);
-            if self.found.contains_key(&address) {
-                self.leaders.push(address);
-                return;
-            }
             if let Some(fence) = fence
                 && address >= fence.end
             {
                 self.join(previous, fence.resume);
+                return;
+            }
+            if self.found.contains_key(&address) {
+                self.leaders.push(address);
                 return;
             }
             if previous.is_some()
@@ -206,18 +208,14 @@ impl<M: CodeMap> Walk<'_, M> {
                 && !self.inside(address)
                 && self.map.starts_function(address)
             {
-                // Control runs into the next function: hand-written code that shares its tail, or a call that never
-                // returns and was not known as such.
-                if let Some(previous) = previous
-                    && let Some((_, leave)) = self.found.get_mut(&previous)
+                // Control runs into the next function: hand-written code that shares its tail.
+                if let Some((_, leave)) =
+                    previous.and_then(|previous| self.found.get_mut(&previous))
                 {
-                    let after_call = matches!(leave, Some(Leave { ending: Ending::Calls(_), .. }));
-                    let ending = if after_call {
-                        Ending::Stops
-                    } else {
-                        Ending::TailCalls(Callee::Direct(address))
-                    };
-                    *leave = Some(Leave { targets: Vec::new(), ending });
+                    *leave = Some(Leave {
+                        targets: Vec::new(),
+                        ending: Ending::TailCalls(Callee::Direct(address)),
+                    });
                 }
                 return;
             }
@@ -233,6 +231,14 @@ impl<M: CodeMap> Walk<'_, M> {
             let next = instruction.next_ip();
             let mut leave = self.leave(&instruction, fence);
             self.choose(address);
+            let faults = self.map.fault_exits(address);
+            if !faults.is_empty() && leave.is_none() {
+                // The exit counts as lying behind the instruction: some handlers write its results (`ex_handler_msr()`), and
+                // where they do not, the fixup code does.
+                let mut targets = faults.to_vec();
+                targets.push(next);
+                leave = Some(Leave { targets, ending: Ending::Flows });
+            }
             let jumps = self.map.patched_jumps(address);
             if !jumps.is_empty() {
                 let leave = leave
@@ -260,11 +266,10 @@ impl<M: CodeMap> Walk<'_, M> {
         }
     }
 
-    /// Records what else may happen in the place of the instruction at `address`: replacements, and faults before it acts.
+    /// Records what may stand in the place of the instruction at `address`.
     fn choose(&mut self, address: u64) {
         let replacements = self.map.replacements(address);
-        let faults = self.map.fault_exits(address);
-        if replacements.is_empty() && faults.is_empty() {
+        if replacements.is_empty() {
             return;
         }
         self.leaders.push(address);
@@ -284,10 +289,6 @@ impl<M: CodeMap> Walk<'_, M> {
             };
             targets.push(target);
             self.lead(target, fence);
-        }
-        for target in faults {
-            targets.push(*target);
-            self.lead(*target, None);
         }
         self.choices.insert(address, targets);
     }
@@ -321,6 +322,7 @@ impl<M: CodeMap> Walk<'_, M> {
             Some(fence) if next >= fence.end => fence.resume,
             _ => next,
         };
+        let behind = if self.ends_part(instruction.ip(), after) { Vec::new() } else { vec![after] };
         let stop = || Some(Leave { targets: Vec::new(), ending: Ending::Stops });
         match instruction.flow_control() {
             FlowControl::Next | FlowControl::XbeginXabortXend => None,
@@ -334,6 +336,8 @@ impl<M: CodeMap> Walk<'_, M> {
                 Mnemonic::Ret => Leave { targets: Vec::new(), ending: Ending::Returns(None) },
                 _ => Leave { targets: Vec::new(), ending: Ending::Stops },
             }),
+            // VMCALL, VMRUN, SYSCALL and their like come back to the next instruction.
+            FlowControl::Call if instruction.op_count() == 0 => None,
             FlowControl::Call => {
                 if matches!(instruction.op0_kind(), OpKind::NearBranch64 | OpKind::NearBranch32) {
                     let target = instruction.near_branch_target();
@@ -346,21 +350,20 @@ impl<M: CodeMap> Walk<'_, M> {
                             targets: Vec::new(),
                             ending: Ending::Calls(Callee::Direct(target)),
                         }),
-                        Target::Indirect(_) => Some(Leave {
-                            targets: vec![after],
-                            ending: Ending::Calls(Callee::Unknown),
-                        }),
+                        Target::Indirect(_) => {
+                            Some(Leave { targets: behind, ending: Ending::Calls(Callee::Unknown) })
+                        }
                         Target::Code | Target::Return => Some(Leave {
-                            targets: vec![after],
+                            targets: behind,
                             ending: Ending::Calls(Callee::Direct(target)),
                         }),
                     };
                 }
-                Some(Leave { targets: vec![after], ending: Ending::Calls(Callee::Unknown) })
+                Some(Leave { targets: behind, ending: Ending::Calls(Callee::Unknown) })
             }
             FlowControl::IndirectCall => {
                 let callee = self.slot(instruction).map_or(Callee::Unknown, Callee::Slot);
-                Some(Leave { targets: vec![after], ending: Ending::Calls(callee) })
+                Some(Leave { targets: behind, ending: Ending::Calls(callee) })
             }
             FlowControl::Interrupt => match instruction.mnemonic() {
                 Mnemonic::Int3 => stop(),
@@ -374,6 +377,14 @@ impl<M: CodeMap> Walk<'_, M> {
                 }
             }
         }
+    }
+
+    /// Whether a call at `address` is the last instruction of its symbol: nothing but a call that never returns stands there.
+    fn ends_part(&self, address: u64, after: u64) -> bool {
+        let other = self.map.function_range(after);
+        after != self.entry
+            && other.is_some_and(|range| range.0 == after)
+            && self.map.function_range(address) != other
     }
 
     /// Whether a jump to `target` leaves the function for another one.
@@ -527,8 +538,9 @@ impl<M: CodeMap> Walk<'_, M> {
         let mut extra: Vec<(Option<u32>, Vec<u64>)> = Vec::new();
         for (address, targets) in &self.choices {
             if let Some(original) = originals.get(address) {
+                let original = (!self.map.is_replaced(*address)).then_some(*original);
                 cut.by_start.insert(*address, (starts.len() + extra.len()) as u32);
-                extra.push((Some(*original), targets.clone()));
+                extra.push((original, targets.clone()));
             }
         }
         let mut leaves: Vec<Leave> = Vec::with_capacity(starts.len());

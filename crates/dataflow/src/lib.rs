@@ -7,14 +7,16 @@
 pub mod demand;
 pub mod disassembly;
 pub mod effects;
+pub mod evidence;
 pub mod flow;
 pub mod parts;
 pub mod symbolic;
 pub mod values;
 
-pub use demand::{Demands, Site, demands, reachable};
+pub use demand::{Demands, Site, demands, reachable, reliance};
 pub use disassembly::{Line, Printer, Syntax, disassemble};
 pub use effects::{Effects, EffectsReader, effects};
+pub use evidence::{Evidence, evidence};
 pub use flow::{Block, Body, Callee, CodeMap, Ending, Replacement, Target, walk};
 pub use parts::{ARITHMETIC_FLAGS, Parts};
 pub use values::{Callees, Exit, Exits, Returns, Summary, exits};

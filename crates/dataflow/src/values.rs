@@ -133,6 +133,26 @@ impl Frame {
             .map(|index| self.slots[index].1)
     }
 
+    /// Forgets what is overwritten through `base`, and remembers what is stored there.
+    ///
+    /// Only the stack pointer and a frame pointer in its usual place overwrite a saved register. A pointer into the frame
+    /// that was computed (the head of a list on the stack, less the offset of the list in its elements) often names saved
+    /// registers on paths that cannot be taken.
+    fn store(&mut self, base: Register, offset: i32, size: i32, value: Option<Value>) {
+        const FRAME_POINTER: Value = Value::Stack(-8);
+        let trusted =
+            base == Register::RSP || (base == Register::RBP && self.registers[5] == FRAME_POINTER);
+        let saved = |slot: &(i32, Value)| matches!(slot.1, Value::Entry { .. } | Value::Flags);
+        if trusted
+            || !self
+                .slots
+                .iter()
+                .any(|slot| slot.0 < offset + size && offset < slot.0 + 8 && saved(slot))
+        {
+            self.set_slot(offset, size, value);
+        }
+    }
+
     fn set_slot(&mut self, offset: i32, size: i32, value: Option<Value>) {
         self.slots.retain(|(at, _)| *at + 8 <= offset || *at >= offset + size);
         if let Some(value) = value
@@ -357,6 +377,19 @@ fn slot_of(frame: &Frame, instruction: &Instruction) -> Option<i32> {
 
 /// The effect of one instruction on the frame. Calls are not followed here.
 fn step(frame: &mut Frame, instruction: &Instruction, writer: Writer, reader: &mut EffectsReader) {
+    act(frame, instruction, writer, reader);
+    if !matches!(frame.registers[RSP], Value::Stack(_))
+        && frame.registers[RSP] == Value::Other(writer)
+    {
+        // Another stack, or this one aligned: what is pushed there can be popped there, but it is not the stack of the entry.
+        frame.registers[RSP] = Value::Stack(ELSEWHERE.wrapping_add((writer as i32 & 0x7fff) << 14));
+    }
+}
+
+/// Offsets from here on are on stacks that are not the one of the entry.
+const ELSEWHERE: i32 = 0x2000_0000;
+
+fn act(frame: &mut Frame, instruction: &Instruction, writer: Writer, reader: &mut EffectsReader) {
     let register_64 = |operand: u32| {
         (instruction.op_kind(operand) == OpKind::Register
             && instruction.op_register(operand).is_gpr64())
@@ -444,7 +477,7 @@ fn step(frame: &mut Frame, instruction: &Instruction, writer: Writer, reader: &m
             {
                 let loaded = frame.slot(offset).unwrap_or(Value::Other(writer));
                 let stored = frame.registers[number];
-                frame.set_slot(offset, 8, Some(stored));
+                frame.store(instruction.memory_base(), offset, 8, Some(stored));
                 frame.registers[number] = loaded;
                 return;
             }
@@ -477,7 +510,7 @@ fn mov(frame: &mut Frame, instruction: &Instruction, writer: Writer, reader: &mu
         (OpKind::Memory, OpKind::Register) if instruction.op1_register().is_gpr64() => {
             if let Some(offset) = slot_of(frame, instruction) {
                 let value = frame.registers[instruction.op1_register().number()];
-                frame.set_slot(offset, 8, Some(value));
+                frame.store(instruction.memory_base(), offset, 8, Some(value));
             }
         }
         (OpKind::Register, OpKind::Memory) if instruction.op0_register().is_gpr64() => {
@@ -512,6 +545,6 @@ fn by_effects(
         && let Some(offset) = slot_of(frame, instruction)
     {
         let size = i32::try_from(instruction.memory_size().size()).unwrap_or(8).max(1);
-        frame.set_slot(offset, size, None);
+        frame.store(instruction.memory_base(), offset, size, None);
     }
 }

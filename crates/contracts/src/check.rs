@@ -1,0 +1,433 @@
+//! The check itself: what callers rely on against what callees destroy.
+//!
+//! A register that a caller reads behind a call before writing it is relied on. A finding needs a callee that destroys it and
+//! a caller that had put a value there on purpose and had not used it up; or a stated contract. Prefers silence: a register
+//! that most callers read is a result, RAX always is, and a value that was read before the call may have been an argument.
+//! Main items: [`check`], [`Options`].
+
+use std::collections::BTreeMap;
+
+use kolumbo_dataflow::{
+    Callee, Callees, EffectsReader, Evidence, Parts, Printer, Returns, Syntax, evidence, reliance,
+};
+use rayon::prelude::*;
+
+use crate::blame::{blame, put_there_by};
+use crate::declared::Declared;
+use crate::features::{FeatureNames, Machine};
+use crate::findings::{
+    Confidence, ContractSource, Finding, Inferred, Place, Report, Sufferer, Totals,
+};
+use crate::image::Image;
+use crate::program::{CALLEE_SAVED, Function, Program};
+use crate::tables::Tables;
+
+/// Suffering callers that are described one by one; the others are counted.
+const MOST_SUFFERERS: usize = 20;
+/// A stated contract that everybody relies on needs no more than some of its callers as witnesses.
+const RAX: Parts = Parts::general(0);
+const RDX: Parts = Parts::general(2);
+
+/// What to check, and for which machine.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Stated contracts.
+    pub declared: Declared,
+    /// The machine, when only what becomes live on it is to be checked.
+    pub machine: Option<Machine>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { declared: Declared::builtin(), machine: None }
+    }
+}
+
+/// Checks everything in the image.
+#[must_use]
+pub fn check(image: &Image<'_>, options: &Options) -> Report {
+    let mut tables = Tables::read(image);
+    let names = FeatureNames::read(image);
+    if let Some(machine) = &options.machine {
+        tables.select(&|alternative| machine.takes(&names, alternative));
+    }
+    let program = Program::new(image, tables);
+    let mut report = Report {
+        images: image.files.clone(),
+        gaps: program.tables.gaps.clone(),
+        ..Report::default()
+    };
+    let view = View { program: &program, names: &names };
+    let calls = Calls::of(&program);
+    report.totals = calls.totals(&program);
+    report.inferred = calls.inferred(&program);
+    let mut conflicts = view.inferred_conflicts(&calls, &options.declared);
+    view.declared_conflicts(&calls, &options.declared, &mut conflicts);
+    report.findings = view.findings(conflicts);
+    report
+}
+
+/// One call, with the function that makes it.
+#[derive(Clone, Copy)]
+struct Call {
+    caller: u32,
+    site: u32,
+}
+
+/// All calls by callee.
+struct Calls {
+    by_callee: BTreeMap<u64, Vec<Call>>,
+    unknown: Vec<Call>,
+}
+
+/// A callee that destroys what some callers rely on.
+struct Conflict {
+    callee: u64,
+    lost: Parts,
+    calls: Vec<(Call, Parts)>,
+    sites: usize,
+    declared: Option<ContractSource>,
+}
+
+impl Calls {
+    fn of(program: &Program<'_, '_>) -> Self {
+        let mut calls = Self { by_callee: BTreeMap::new(), unknown: Vec::new() };
+        for (caller, function) in program.functions.iter().enumerate() {
+            for (site, call) in function.demands.sites.iter().enumerate() {
+                let this = Call { caller: caller as u32, site: site as u32 };
+                match program.target_of(call.callee) {
+                    Some(target) => calls.by_callee.entry(target).or_default().push(this),
+                    None => calls.unknown.push(this),
+                }
+            }
+        }
+        calls
+    }
+
+    fn totals(&self, program: &Program<'_, '_>) -> Totals {
+        let relies = |call: &Call, destroys: Parts| {
+            let site = &program.functions[call.caller as usize].demands.sites[call.site as usize];
+            beyond_c(site.relies).intersects(!destroys)
+        };
+        let mut totals = Totals {
+            functions: program.functions.len(),
+            instructions: program
+                .functions
+                .iter()
+                .map(|function| function.body.instructions.len())
+                .sum(),
+            sites: program.functions.iter().map(|function| function.demands.sites.len()).sum(),
+            uncertain_functions: program
+                .functions
+                .iter()
+                .filter(|function| !function.summary.certain)
+                .count(),
+            alternatives: program.tables.alternatives.len(),
+            ..Totals::default()
+        };
+        let mut uncertain = 0;
+        for (callee, calls) in &self.by_callee {
+            let summary = program.summary(Callee::Direct(*callee));
+            let relying = calls.iter().filter(|call| relies(call, summary.destroys)).count();
+            totals.relying += relying;
+            if !summary.certain {
+                uncertain += relying;
+            }
+        }
+        let unknown = self.unknown.iter().filter(|call| relies(call, Parts::EMPTY)).count();
+        totals.relying += unknown;
+        totals.undecided = unknown + uncertain;
+        for (why, count) in [
+            ("the callee is reached through a pointer whose value is not in the image", unknown),
+            ("the stack or the control flow of the callee was not understood", uncertain),
+        ] {
+            if count > 0 {
+                totals.undecided_why.push((why.to_owned(), count));
+            }
+        }
+        totals
+    }
+
+    fn inferred(&self, program: &Program<'_, '_>) -> Vec<Inferred> {
+        let mut table = Vec::new();
+        for (callee, calls) in &self.by_callee {
+            let destroys = program.summary(Callee::Direct(*callee)).destroys;
+            let mut counts = [0_usize; 16];
+            let mut relying = 0;
+            for call in calls {
+                let site =
+                    &program.functions[call.caller as usize].demands.sites[call.site as usize];
+                let kept = beyond_c(site.relies) - destroys;
+                relying += usize::from(!kept.is_empty());
+                for register in kept.generals() {
+                    counts[register] += 1;
+                }
+            }
+            if relying > 0 {
+                let registers = counts
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, count)| **count > 0)
+                    .map(|(register, count)| (Parts::general(register).to_string(), *count))
+                    .collect();
+                table.push(Inferred {
+                    callee: program.image.describe(*callee),
+                    registers,
+                    relying,
+                    sites: calls.len(),
+                });
+            }
+        }
+        table.sort_by(|left, right| {
+            right.relying.cmp(&left.relying).then_with(|| left.callee.cmp(&right.callee))
+        });
+        table
+    }
+}
+
+/// General registers that the C calling convention lets a callee destroy, without the one that carries the result.
+fn beyond_c(relies: Parts) -> Parts {
+    Parts { general: relies.general, ..Parts::EMPTY } - CALLEE_SAVED - RAX
+}
+
+/// The program with what is needed to describe places in it.
+struct View<'v, 'i, 'd> {
+    program: &'v Program<'i, 'd>,
+    names: &'v FeatureNames,
+}
+
+impl View<'_, '_, '_> {
+    /// Callees that destroy what a caller had put there on purpose.
+    fn inferred_conflicts(&self, calls: &Calls, declared: &Declared) -> Vec<Conflict> {
+        calls
+            .by_callee
+            .par_iter()
+            .map_init(EffectsReader::default, |reader, (callee, calls)| {
+                let program = self.program;
+                let summary = program.summary(Callee::Direct(*callee));
+                if !summary.certain || summary.returns != Returns::Behind {
+                    return None;
+                }
+                let results = program
+                    .image
+                    .name_at(*callee)
+                    .and_then(|name| declared.of(name))
+                    .map(|contract| contract.results);
+                let results = RAX | results.unwrap_or(Parts::EMPTY);
+                let mut readers = [0_usize; 16];
+                let mut candidates = Vec::new();
+                for call in calls {
+                    let site =
+                        &program.functions[call.caller as usize].demands.sites[call.site as usize];
+                    let relies = Parts { general: site.relies.general, ..Parts::EMPTY };
+                    for register in relies.generals() {
+                        readers[register] += 1;
+                    }
+                    let lost = (relies & summary.destroys) - results;
+                    if !lost.is_empty() {
+                        candidates.push((*call, lost));
+                    }
+                }
+                let mut lost = Parts::EMPTY;
+                let mut suffering = Vec::new();
+                for (call, parts) in candidates {
+                    let function = &program.functions[call.caller as usize];
+                    let site = &function.demands.sites[call.site as usize];
+                    let mut proven = Parts::EMPTY;
+                    for register in parts.generals() {
+                        let whole = Parts::general(register);
+                        // RDX carries the upper half of a result. When most callers read it, it does.
+                        let may_be_result = whole == RDX && 2 * readers[register] >= calls.len();
+                        // Compilers merge fresh low parts with whatever the upper parts hold and mask the outcome later.
+                        let upper_parts_only = parts.of_general(register) & 1 == 0;
+                        if may_be_result || upper_parts_only || summary.needs.intersects(whole) {
+                            continue;
+                        }
+                        if let Evidence::Held(_) =
+                            evidence(&function.body, program, site.block, register, reader)
+                        {
+                            proven |= parts & whole;
+                        }
+                    }
+                    if !proven.is_empty() {
+                        lost |= proven;
+                        suffering.push((call, proven));
+                    }
+                }
+                if suffering.is_empty() {
+                    return None;
+                }
+                Some(Conflict {
+                    callee: *callee,
+                    lost,
+                    sites: calls.len(),
+                    calls: suffering,
+                    declared: None,
+                })
+            })
+            .flatten_iter()
+            .collect()
+    }
+
+    /// Functions that destroy what their stated contract preserves; takes the place of what was inferred about them.
+    fn declared_conflicts(
+        &self,
+        calls: &Calls,
+        declared: &Declared,
+        conflicts: &mut Vec<Conflict>,
+    ) {
+        for function in &self.program.functions {
+            let symbols = self.program.image.symbols_at(function.entry);
+            let Some(contract) = symbols.iter().find_map(|symbol| declared.of(symbol.name)) else {
+                continue;
+            };
+            let mut lost = function.summary.destroys & contract.preserves;
+            if !function.summary.certain {
+                // Registers are judged only where the stack was understood; flags are not saved by accident.
+                lost.general = 0;
+            }
+            if lost.is_empty() {
+                continue;
+            }
+            let callers = calls.by_callee.get(&function.entry).map_or(&[][..], Vec::as_slice);
+            let suffering = callers
+                .iter()
+                .filter_map(|call| {
+                    let site = &self.program.functions[call.caller as usize].demands.sites
+                        [call.site as usize];
+                    let relies = site.relies & lost;
+                    (!relies.is_empty()).then_some((*call, relies))
+                })
+                .collect();
+            conflicts.retain(|conflict| conflict.callee != function.entry);
+            conflicts.push(Conflict {
+                callee: function.entry,
+                lost,
+                calls: suffering,
+                sites: callers.len(),
+                declared: Some(ContractSource::Declared {
+                    name: contract.name.clone(),
+                    source: contract.source.clone(),
+                    commit: contract.commit.clone(),
+                    why: contract.why.clone(),
+                }),
+            });
+        }
+    }
+
+    /// Conflicts grouped by the function that is to blame.
+    fn findings(&self, conflicts: Vec<Conflict>) -> Vec<Finding> {
+        let mut groups: BTreeMap<(u64, bool), Vec<(Conflict, crate::blame::Blame)>> =
+            BTreeMap::new();
+        for conflict in conflicts {
+            let blame = blame(self.program, conflict.callee, conflict.lost).unwrap_or(
+                crate::blame::Blame {
+                    function: conflict.callee,
+                    instruction: conflict.callee,
+                    path: vec![conflict.callee],
+                },
+            );
+            groups
+                .entry((blame.function, conflict.declared.is_some()))
+                .or_default()
+                .push((conflict, blame));
+        }
+        let mut findings: Vec<Finding> =
+            groups.into_values().map(|group| self.finding(group)).collect();
+        findings.sort_by(|left, right| {
+            right
+                .confidence
+                .cmp(&left.confidence)
+                .then(right.sites_total.cmp(&left.sites_total))
+                .then(left.address.cmp(&right.address))
+        });
+        findings
+    }
+
+    fn finding(&self, group: Vec<(Conflict, crate::blame::Blame)>) -> Finding {
+        let mut reader = EffectsReader::default();
+        let lost = group.iter().fold(Parts::EMPTY, |set, (conflict, _)| set | conflict.lost);
+        let sites_total: usize = group.iter().map(|(conflict, _)| conflict.calls.len()).sum();
+        let of: usize = group.iter().map(|(conflict, _)| conflict.sites).sum();
+        let declared = group.iter().find_map(|(conflict, _)| conflict.declared.clone());
+        let blame = group[0].1.clone();
+        let sites = group
+            .iter()
+            .flat_map(|(conflict, _)| &conflict.calls)
+            .take(MOST_SUFFERERS)
+            .map(|(call, parts)| self.sufferer(*call, *parts, &mut reader))
+            .collect();
+        let confidence = match (&declared, sites_total) {
+            (Some(_), _) | (None, 5..) => Confidence::High,
+            (None, 2..) => Confidence::Medium,
+            _ => Confidence::Low,
+        };
+        let mut otherwise = Vec::new();
+        if declared.is_none() {
+            if sites_total < 5 {
+                otherwise.push("the read lies on a path that cannot be taken after this call; check the way to it".to_owned());
+            }
+            otherwise.push("the register carries a result that few callers read; if so, state it in a contracts file".to_owned());
+        }
+        let put = self
+            .program
+            .function(blame.function)
+            .and_then(|function| put_there_by(self.program, function, blame.instruction));
+        Finding {
+            code: if declared.is_some() { "K0502" } else { "K0501" }.to_owned(),
+            culprit: self.program.image.describe(blame.function),
+            address: blame.function,
+            destroys: lost.names(),
+            instruction: self.place(blame.instruction),
+            path: blame.path.iter().map(|entry| self.program.image.describe(*entry)).collect(),
+            put_there_by: put.map(str::to_owned),
+            contract: declared.unwrap_or(ContractSource::Inferred { sites: sites_total, of }),
+            sites,
+            sites_total,
+            confidence,
+            otherwise,
+        }
+    }
+
+    fn sufferer(&self, call: Call, parts: Parts, reader: &mut EffectsReader) -> Sufferer {
+        let function: &Function = &self.program.functions[call.caller as usize];
+        let site = &function.demands.sites[call.site as usize];
+        let way = reliance(&function.body, self.program, site.block, parts, reader);
+        let wrote = parts.generals().find_map(|register| {
+            match evidence(&function.body, self.program, site.block, register, reader) {
+                Evidence::Held(address) => Some(self.place(address)),
+                _ => None,
+            }
+        });
+        Sufferer {
+            call: self.place(site.address),
+            relies: parts.names(),
+            reads: way.and_then(|way| way.last().copied()).map(|address| self.place(address)),
+            wrote,
+        }
+    }
+
+    fn place(&self, address: u64) -> Place {
+        let image = self.program.image;
+        let mut printer =
+            Printer::new(Syntax::Att).with_symbols(|target| Some(image.describe(target)));
+        let instruction = kolumbo_dataflow::decode(image.bytes_at(address), address);
+        Place {
+            address,
+            symbol: self.program.place_name(address),
+            instruction: instruction.map_or_else(
+                || "(bad)".to_owned(),
+                |instruction| printer.instruction(&instruction),
+            ),
+            image: image
+                .region(address)
+                .map(|region| image.files[region.file].clone())
+                .unwrap_or_default(),
+            live_when: self
+                .program
+                .tables
+                .live_when(address)
+                .map(|alternative| self.names.condition(alternative)),
+        }
+    }
+}

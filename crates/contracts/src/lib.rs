@@ -1,0 +1,23 @@
+//! The whole-image check: who relies on which register part across a call, and which callee destroys it.
+//!
+//! Decides from the bytes of linked kernels, modules and objects, before anybody boots them. Contracts are inferred (what is
+//! read after a call before it is written is relied on) or declared in TOML. Knows `vmlinux` and `dataflow`; may not know
+//! guests, the file system or how a finding is printed. Start at [`check`].
+
+pub mod image;
+pub mod tables;
+
+pub mod features;
+pub mod program;
+
+pub mod declared;
+
+pub mod blame;
+pub mod check;
+pub mod findings;
+
+pub use check::{Options, check};
+pub use declared::{Contract, Declared, DeclaredError};
+pub use features::Machine;
+pub use findings::{Finding, Report};
+pub use image::{Image, ImageError, Input};
