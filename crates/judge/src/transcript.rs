@@ -63,6 +63,9 @@ pub struct Transcript {
     pub splats: Vec<Splat>,
     /// How many splats there were.
     pub splat_count: u64,
+    /// Lines with text, and the one with the last splat.
+    lines: u64,
+    splat_line: u64,
     /// The first line that ended the kernel.
     pub panic: Option<Line>,
     /// The kernel has finished its last report.
@@ -154,11 +157,23 @@ impl Transcript {
         })
     }
 
+    /// `BUG: kernel NULL pointer dereference` and `Oops: 0000 [#1]` are two headlines of one splat:
+    /// arch/x86/mm/fault.c prints up to three lines between them.
+    fn continues_splat(&self, kind: HeadlineKind) -> bool {
+        matches!(kind, HeadlineKind::Oops | HeadlineKind::Trap)
+            && self
+                .splats
+                .last()
+                .is_some_and(|s| matches!(s.kind, HeadlineKind::Oops | HeadlineKind::KernelBug))
+            && self.lines - self.splat_line <= 5
+    }
+
     fn observe(&mut self, t: u64, record: &ConsoleRecord) {
         let text = record.text.trim_end();
         if text.is_empty() {
             return;
         }
+        self.lines += 1;
         let line = || Line { t, offset: record.offset, text: text.to_owned() };
         if let Some(phase) = self.phases.observe(record) {
             self.timeline.push((phase, line()));
@@ -168,8 +183,9 @@ impl Transcript {
         if let Some(headline) = classify(text) {
             if headline.ends_kernel {
                 self.panic.get_or_insert_with(line);
-            } else {
+            } else if !self.continues_splat(headline.kind) {
                 self.splat_count += 1;
+                self.splat_line = self.lines;
                 if self.splats.len() < SPLATS_KEPT {
                     self.splats.push(Splat { kind: headline.kind, line: line() });
                 }
@@ -274,6 +290,14 @@ mod tests {
         assert_eq!(busy.flooded(10_000), None);
         noisy.progressed(10_000);
         assert_eq!(noisy.flooded(20_000), None);
+    }
+
+    #[test]
+    fn an_oops_with_two_headlines_is_one_splat() {
+        let t = fed("BUG: kernel NULL pointer dereference, address: 0000000000000000\n\
+            #PF: supervisor write access in kernel mode\n#PF: error_code(0x0002)\n\
+            PGD 0 P4D 0\nOops: 0002 [#1] PREEMPT SMP NOPTI\n");
+        assert_eq!(t.splat_count, 1);
     }
 
     #[test]
