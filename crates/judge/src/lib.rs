@@ -15,7 +15,7 @@ use kolumbo_case::{
 use kolumbo_console::{InitFailure, Shutdown};
 
 use crate::stillness::{Activity, Circumstances, Proof, Stillness};
-use crate::transcript::{Line, Transcript};
+use crate::transcript::{LOCKUPS, Line, Transcript};
 use crate::userspace::Userspace;
 
 /// Silence after which the virtual CPUs are looked at.
@@ -43,8 +43,8 @@ const IDLE_STOPPING_MS: u64 = 100_000;
 const BLOCKED_MS: u64 = 60_000;
 /// Heartbeats of init come once a second; a guest that is idle and lost them has no timer.
 const BEATS_LOST_MS: u64 = 30_000;
-/// How long everything must have been still after the kernel announced a hung task.
-const AFTER_HUNG_TASK_MS: u64 = 5_000;
+/// How long everything must have been still after the kernel announced a hung task or a stall.
+const AFTER_LOCKUP_MS: u64 = 8_000;
 /// A prompt that stands this long with every CPU idle is a guest that waits for a person.
 const PROMPT_MS: u64 = 5_000;
 
@@ -121,8 +121,10 @@ impl Judge {
         let t = event.t;
         match &event.kind {
             EventKind::Console { .. } => {
-                self.transcript.feed(t, console);
-                self.progress(t);
+                if self.transcript.feed(t, console) {
+                    self.progress(t);
+                }
+                self.life_t = t;
             }
             EventKind::Init { line } => {
                 self.life_t = t;
@@ -519,12 +521,10 @@ impl Judge {
                 .then(|| self.hung(idle("the shutdown never ended"), lockup));
         }
         if let Some(blocked) = self.userspace.still_in("D") {
-            let hung_task = self
-                .transcript
-                .splat_of(&[HeadlineKind::HungTask])
-                .is_some_and(|s| self.now.saturating_sub(s.line.t) >= AFTER_HUNG_TASK_MS);
-            if (hung_task && idle_for >= AFTER_HUNG_TASK_MS) || blocked.min(idle_for) >= BLOCKED_MS
-            {
+            let still = blocked.min(idle_for);
+            let reported =
+                lockup.is_some_and(|s| self.now.saturating_sub(s.line.t) >= AFTER_LOCKUP_MS);
+            if still >= BLOCKED_MS || (reported && still >= AFTER_LOCKUP_MS) {
                 let mut proof = idle("the worker sleeps and cannot be woken");
                 proof.evidence.splice(0..0, self.userspace.beat_evidence());
                 return Some(self.hung(proof, lockup));
@@ -673,12 +673,3 @@ impl Step {
 
 /// Headlines after which a thread of the kernel is gone, perhaps with locks held.
 const CRASHES: &[HeadlineKind] = &[HeadlineKind::Oops, HeadlineKind::KernelBug, HeadlineKind::Trap];
-
-/// Headlines with which the kernel says that something does not go on.
-const LOCKUPS: &[HeadlineKind] = &[
-    HeadlineKind::SoftLockup,
-    HeadlineKind::HardLockup,
-    HeadlineKind::RcuStall,
-    HeadlineKind::HungTask,
-    HeadlineKind::WorkqueueLockup,
-];

@@ -16,10 +16,22 @@ const SPLATS_KEPT: usize = 32;
 const FLOOD_BYTES: u64 = 2 << 20;
 /// How long the flood must have lasted.
 const FLOOD_MS: u64 = 5_000;
+/// Lines that a report of a lockup has at most: registers, a trace or two, held locks.
+const LOCKUP_REPORT_LINES: u64 = 120;
 /// Shapes of lines remembered, newest last.
 const SHAPES_KEPT: usize = 4096;
 /// A console whose last lines have at most this many shapes repeats itself.
 const FLOOD_SHAPES: usize = 64;
+
+/// Headlines with which the kernel says that something does not go on. It repeats them as long as
+/// that is so.
+pub const LOCKUPS: &[HeadlineKind] = &[
+    HeadlineKind::SoftLockup,
+    HeadlineKind::HardLockup,
+    HeadlineKind::RcuStall,
+    HeadlineKind::HungTask,
+    HeadlineKind::WorkqueueLockup,
+];
 
 /// One line that may become proof.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +78,10 @@ pub struct Transcript {
     /// Lines with text, and the one with the last splat.
     lines: u64,
     splat_line: u64,
+    /// A report that the kernel gave before is being repeated, up to this line.
+    repeats_until: u64,
+    /// Lines of such repetitions.
+    old_news: u64,
     /// The first line that ended the kernel.
     pub panic: Option<Line>,
     /// The kernel has finished its last report.
@@ -90,14 +106,19 @@ struct Flood {
 }
 
 impl Transcript {
-    /// Takes console bytes that arrived `t` milliseconds after the start of QEMU.
-    pub fn feed(&mut self, t: u64, bytes: &[u8]) {
+    /// Takes console bytes that arrived `t` milliseconds after the start of QEMU. Tells whether they
+    /// show progress: a kernel that only repeats that something is stuck does not get anywhere.
+    pub fn feed(&mut self, t: u64, bytes: &[u8]) -> bool {
+        let (lines, old_news) = (self.lines, self.old_news);
         self.bytes += bytes.len() as u64;
         self.last_t = t;
         self.flood.bytes += bytes.len() as u64;
         let mut reader = std::mem::take(&mut self.reader);
         reader.feed(bytes, |record| self.observe(t, &record));
         self.reader = reader;
+        let came = self.lines - lines;
+        let old = self.old_news - old_news;
+        came > old || (came == 0 && self.lines >= self.repeats_until)
     }
 
     /// The guest begins a new life: what the old one said is no proof for the new one, but what was
@@ -180,7 +201,14 @@ impl Transcript {
             self.progressed(t);
         }
         self.flood.note(record.message());
-        if let Some(headline) = classify(text) {
+        let headline = classify(text);
+        if let Some(headline) = headline {
+            let again = LOCKUPS.contains(&headline.kind)
+                && self.splats.iter().any(|s| s.kind == headline.kind);
+            self.repeats_until = if again { self.lines + LOCKUP_REPORT_LINES } else { 0 };
+        }
+        self.old_news += u64::from(self.lines <= self.repeats_until);
+        if let Some(headline) = headline {
             if headline.ends_kernel {
                 self.panic.get_or_insert_with(line);
             } else if !self.continues_splat(headline.kind) {
@@ -290,6 +318,18 @@ mod tests {
         assert_eq!(busy.flooded(10_000), None);
         noisy.progressed(10_000);
         assert_eq!(noisy.flooded(20_000), None);
+    }
+
+    #[test]
+    fn a_repeated_lockup_is_no_progress() {
+        let blocked = "INFO: task insmod:71 blocked for more than 5 seconds.\n  Not tainted\n";
+        let mut t = Transcript::default();
+        assert!(t.feed(1, b"hello\n"));
+        assert!(t.feed(2, blocked.as_bytes()));
+        assert!(!t.feed(3, blocked.as_bytes()));
+        assert!(!t.feed(4, b"Call Trace:\n"));
+        assert!(t.feed(5, b"WARNING: CPU: 0 PID: 1 at a.c:1 f+0x1/0x2\n"));
+        assert!(t.feed(6, b"hel"));
     }
 
     #[test]
