@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Boot(Box<BootArgs>),
     /// Render a case folder again
     Show(ShowArgs),
+    /// Read a console log, a dmesg, a journal or a mail: crashes, registers, stacks, boots
+    Read(ReadArgs),
     /// Say what this host can run guests with: whether KVM is real and QEMU takes it
     Host(HostArgs),
     /// Write the man pages into a folder
@@ -152,6 +154,24 @@ pub(crate) struct ShowArgs {
     #[arg(long)]
     pub(crate) no_console: bool,
     /// Print the case as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `kolumbo read`.
+#[derive(Debug, Args)]
+pub(crate) struct ReadArgs {
+    /// A log, a mail (eml, mbox, the text of a web archive), `journalctl -k` in its short or JSON
+    /// form, or a case folder; - is standard input
+    #[arg(value_name = "FILE", value_hint = ValueHint::AnyPath)]
+    pub(crate) file: PathBuf,
+    /// Only the first crash
+    #[arg(long, conflicts_with = "all")]
+    pub(crate) first: bool,
+    /// Every crash in full, not only the first
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Print JSON (see docs/read-json.md)
     #[arg(long)]
     pub(crate) json: bool,
 }

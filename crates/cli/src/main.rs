@@ -6,6 +6,7 @@ mod console_output;
 mod exit;
 mod host;
 mod manual;
+mod read;
 mod show;
 mod size;
 

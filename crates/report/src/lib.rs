@@ -4,5 +4,6 @@
 //! alike. How a finding was reached is not known here, and nothing is printed.
 
 pub mod boot;
+pub mod crash;
 pub mod explain;
 pub mod wrap;
