@@ -239,7 +239,11 @@ impl<'a> Lines<'a> {
     /// the function itself. Empty when DWARF does not know the address. For a return address, ask for
     /// the byte before it.
     pub fn frames(&self, address: u64) -> Vec<SourceFrame> {
+        // The last address has no byte behind it, which addr2line counts on.
         let Ok(mut state) = self.state.lock() else { return Vec::new() };
+        if address == u64::MAX {
+            return Vec::new();
+        }
         let Some(unit) = find(&self.ranges, address).or_else(|| {
             let rest = state.rest.get_or_insert_with(|| self.ranges_of_the_rest());
             find(rest, address)
@@ -264,6 +268,14 @@ impl<'a> Lines<'a> {
             .map_while(|code| abbreviations.get(code))
             .flat_map(|a| a.attributes())
             .any(|a| a.form() == gimli::DW_FORM_ref_addr);
+        let shallow = if refers_outside {
+            self.all_are_shallow()
+        } else {
+            is_shallow(&header, &abbreviations)
+        };
+        if !shallow.unwrap_or(false) {
+            return None;
+        }
         let info = self.dwarf.debug_info.reader().slice();
         let only = if refers_outside {
             info
@@ -293,6 +305,17 @@ impl<'a> Lines<'a> {
         addr2line::Context::from_dwarf(dwarf).ok()
     }
 
+    fn all_are_shallow(&self) -> gimli::Result<bool> {
+        let mut headers = self.dwarf.units();
+        while let Some(header) = headers.next()? {
+            let abbreviations = self.dwarf.abbreviations(&header)?;
+            if !is_shallow(&header, &abbreviations)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn ranges_of_the_rest(&self) -> Vec<UnitRange> {
         let known: std::collections::HashSet<usize> = self.ranges.iter().map(|r| r.unit).collect();
         let mut found = Vec::new();
@@ -303,16 +326,69 @@ impl<'a> Lines<'a> {
                 continue;
             }
             let Ok(unit) = self.dwarf.unit(header) else { continue };
-            let Ok(mut ranges) = self.dwarf.unit_ranges(&unit) else { continue };
-            while let Ok(Some(range)) = ranges.next() {
-                if range.begin != 0 && range.begin < range.end {
-                    found.push(UnitRange { start: range.begin, end: range.end, unit: offset });
+            for (start, end) in unit_ranges(&self.dwarf, &unit).unwrap_or_default() {
+                if start != 0 && start < end {
+                    found.push(UnitRange { start, end, unit: offset });
                 }
             }
         }
         found.sort_unstable_by_key(|r| (r.start, r.end));
         found
     }
+}
+
+/// Whether the entries of a unit nest no deeper than those of any program: addr2line recurses into them.
+fn is_shallow(
+    header: &gimli::UnitHeader<Reader<'_>>,
+    abbreviations: &gimli::Abbreviations,
+) -> gimli::Result<bool> {
+    const DEEPEST: isize = 500;
+    let mut entries = header.entries_raw(abbreviations, None)?;
+    while !entries.is_empty() {
+        if entries.next_depth() > DEEPEST {
+            return Ok(false);
+        }
+        if let Some(abbreviation) = entries.read_abbreviation()? {
+            entries.skip_attributes(abbreviation.attributes())?;
+        }
+    }
+    Ok(true)
+}
+
+/// The code of a unit by its root entry. (`gimli::Dwarf::unit_ranges` overflows on damaged sizes.)
+fn unit_ranges(
+    dwarf: &gimli::Dwarf<Reader<'_>>,
+    unit: &gimli::Unit<Reader<'_>>,
+) -> gimli::Result<Vec<(u64, u64)>> {
+    /// More ranges than any unit has; each takes two bytes of input at least.
+    const MOST: usize = 1 << 20;
+    let mut cursor = unit.entries();
+    let Some(root) = cursor.next_dfs()? else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    if let Some(value) = root.attr_value(gimli::DW_AT_ranges) {
+        if let Some(mut ranges) = dwarf.attr_ranges(unit, value)? {
+            while let Some(range) = ranges.next()? {
+                if found.len() == MOST {
+                    break;
+                }
+                found.push((range.begin, range.end));
+            }
+        }
+        return Ok(found);
+    }
+    let address = |name| match root.attr_value(name) {
+        Some(value) => dwarf.attr_address(unit, value),
+        None => Ok(None),
+    };
+    if let Some(low) = address(gimli::DW_AT_low_pc)? {
+        let size = root.attr_value(gimli::DW_AT_high_pc).and_then(|v| v.udata_value());
+        let high = match size {
+            Some(size) => low.checked_add(size),
+            None => address(gimli::DW_AT_high_pc)?,
+        };
+        found.extend(high.map(|high| (low, high)));
+    }
+    Ok(found)
 }
 
 fn frames_in(

@@ -72,6 +72,18 @@ fn damaged_modules_are_read_as_far_as_they_go() {
     }
 }
 
+/// A file that a fuzzer made of a compiled `struct pair` walk: the size of its unit reaches past the last
+/// address.
+#[test]
+fn a_unit_past_the_last_address_is_left_out() {
+    let elf = Elf::parse(include_bytes!("fixtures/unit-size-overflows.o")).unwrap();
+    let sections = DebugSections::of(&elf).unwrap();
+    let lines = sections.lines();
+    for address in [0, 4, 0x40, module::DEFAULT_BASE, u64::MAX] {
+        assert_eq!(lines.frames(address), [], "{address:#x}");
+    }
+}
+
 /// The bytes of the smallest module below `dir`.
 fn smallest(dir: &std::path::Path) -> Option<Vec<u8>> {
     let mut best: Option<(u64, std::path::PathBuf)> = None;
