@@ -76,7 +76,7 @@ fn damaged_modules_are_read_as_far_as_they_go() {
 /// address.
 #[test]
 fn a_unit_past_the_last_address_is_left_out() {
-    let elf = Elf::parse(include_bytes!("fixtures/unit-size-overflows.o")).unwrap();
+    let elf = Elf::parse(include_bytes!("fixtures/unit-size-overflows.elf")).unwrap();
     let sections = DebugSections::of(&elf).unwrap();
     let lines = sections.lines();
     for address in [0, 4, 0x40, module::DEFAULT_BASE, u64::MAX] {
