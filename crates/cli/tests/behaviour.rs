@@ -20,10 +20,8 @@ fn qemus_with(mark: &str) -> Vec<u32> {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
         let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let arguments = String::from_utf8_lossy(&arguments).into_owned();
-        if arguments.starts_with("qemu") || arguments.contains("/qemu-system") {
-            if arguments.contains(mark) {
-                found.push(pid);
-            }
+        if arguments.contains("qemu-system") && arguments.contains(mark) {
+            found.push(pid);
         }
     }
     found
