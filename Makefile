@@ -2,7 +2,7 @@
 # with apt; elsewhere they say which package is missing.
 
 TEST_PACKAGES = qemu-system-x86 busybox-static linux-headers-cloud-amd64 gcc make binutils \
-	xz-utils zstd bzip2 lz4 lzop
+	xz-utils zstd bzip2 lz4 lzop cpio
 BENCH_PACKAGES = $(TEST_PACKAGES) linux-kbuild-6.1 grep
 
 all: build
