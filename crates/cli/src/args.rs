@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Show(ShowArgs),
     /// Read a console log, a dmesg, a journal or a mail: crashes, registers, stacks, boots
     Read(ReadArgs),
+    /// Say whether the registers of a dump can follow from its code, and who is suspect if not
+    Explain(Box<ExplainArgs>),
     /// Say what this host can run guests with: whether KVM is real and QEMU takes it
     Host(HostArgs),
     /// Write the man pages into a folder
@@ -174,6 +176,51 @@ pub(crate) struct ReadArgs {
     /// Print JSON (see docs/read-json.md)
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Arguments of `kolumbo explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// A console log, a dmesg or a mail with register dumps; - is standard input
+    #[arg(value_name = "LOG", value_hint = ValueHint::FilePath)]
+    pub(crate) log: PathBuf,
+    /// The kernel that ran: a vmlinux (with debug information, source lines are shown) or a bzImage
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub(crate) vmlinux: Option<PathBuf>,
+    /// The System.map of that kernel, for an image without symbols
+    #[arg(long, value_name = "PATH", requires = "vmlinux", value_hint = ValueHint::FilePath)]
+    pub(crate) system_map: Option<PathBuf>,
+    /// The kernel's source tree: a mail is then addressed to the maintainers
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) source: Option<PathBuf>,
+    /// How instructions are written
+    #[arg(long, value_enum, default_value_t = SyntaxName::Att, value_name = "NAME")]
+    pub(crate) syntax: SyntaxName,
+    /// Show every dump, and with an image the code of every frame
+    #[arg(long)]
+    pub(crate) all_frames: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with = "mail")]
+    pub(crate) json: bool,
+    /// Write the report as a mail to a kernel list
+    #[arg(long)]
+    pub(crate) mail: bool,
+    /// The first bad commit or the range that holds it (v6.4..v6.5-rc1): the mail is then a
+    /// regression report in regzbot's form
+    #[arg(long, value_name = "COMMIT", conflicts_with = "json")]
+    pub(crate) introduced: Option<String>,
+    /// What was tried already, for the mail; may be given more than once
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) tried: Vec<String>,
+}
+
+/// Names of the two ways to write x86 instructions.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum SyntaxName {
+    /// As objdump and every kernel mail do.
+    Att,
+    /// As the processor manuals do.
+    Intel,
 }
 
 /// Arguments of `kolumbo host`.

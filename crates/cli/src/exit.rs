@@ -7,7 +7,7 @@ use kolumbo_case::verdict::{EXIT_CANNOT_TELL, EXIT_USAGE};
 use kolumbo_case::{CaseFile, VerdictKind};
 
 use crate::args::{Cli, Command};
-use crate::{boot, host, manual, read, show};
+use crate::{boot, explain, host, manual, read, show};
 
 /// The guest booted, but what it was asked to do there failed.
 const EXIT_JOB_FAILED: u8 = 1;
@@ -49,6 +49,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Boot(args) => boot::run(*args),
         Command::Show(args) => show::run(&args),
         Command::Read(args) => read::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Host(args) => host::run(&args),
         Command::Manual { dir } => manual::write_pages(&dir),
         Command::Completions { shell } => manual::print_completions(shell),

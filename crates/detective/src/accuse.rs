@@ -161,7 +161,9 @@ fn register_finding(
         at: place,
         expected: match steps.iter().rev().find(|s| !s.is_call) {
             Some(step) if !step.value.is_empty() && step.value != expected => {
-                format!("{expected} = {}", step.value)
+                // The number stands first already.
+                let words = step.value.split(" = ").next().unwrap_or_default();
+                format!("{expected} = {words}")
             }
             _ => expected,
         },

@@ -69,6 +69,9 @@ pub struct Footing {
     pub lost_address: bool,
 }
 
+/// Steps back from the trap in which the footing of a verdict is looked for.
+const MOST_FOOTING_STEPS: usize = 64;
+
 /// A contradiction is reported below this risk. Healthy guests, sampled at random moments, show none
 /// below it; see the figures in `tests/live.rs`.
 pub const FIRM: f64 = 0.025;
@@ -200,10 +203,16 @@ fn footings(
     verdicts: &[Verdict],
     relied_on: &[(usize, Gpr, usize)],
 ) -> Vec<Footing> {
-    let risks = EntryRisks::of(steps, &situation.window.after.steps);
+    let risks = if situation.window.exact {
+        EntryRisks::none(steps)
+    } else {
+        EntryRisks::of(steps, &situation.window.after.steps)
+    };
     let mut open: Vec<&Verdict> = verdicts.iter().filter(|v| is_news(v) || v.clash != 0).collect();
     let mut found = Vec::new();
-    for from in (0..steps.len()).rev() {
+    // Nothing depends on steps that far back, and every one costs an evaluation of all behind it.
+    let oldest = steps.len().saturating_sub(MOST_FOOTING_STEPS);
+    for from in (oldest..steps.len()).rev() {
         if open.is_empty() {
             break;
         }

@@ -12,6 +12,8 @@ use crate::consistency::Consistency;
 use crate::situation::Situation;
 use crate::value::{Landmarks, recognise_address};
 
+/// Instructions shown before the trap, where the whole function is at hand.
+const BEFORE: usize = 24;
 /// Instructions shown behind the trap.
 const BEHIND: usize = 6;
 
@@ -62,32 +64,35 @@ pub fn text(situation: &Situation, step: &Step, syntax: Syntax) -> String {
 }
 
 /// The window, instruction by instruction.
-pub fn lines(situation: &Situation, consistency: &Consistency, syntax: Syntax) -> Vec<DecodedLine> {
+pub fn lines(
+    situation: &Situation,
+    consistency: &Consistency,
+    syntax: Syntax,
+    source: &dyn Fn(usize) -> Vec<String>,
+) -> Vec<DecodedLine> {
     let window = &situation.window;
-    let before = window.before.steps.iter().enumerate().map(|(i, step)| {
+    let first = window.before.steps.len().saturating_sub(BEFORE);
+    let before = window.before.steps.iter().enumerate().skip(first).map(|(i, step)| {
         let at = i.checked_sub(window.start);
-        line(
-            situation,
-            step,
-            syntax,
-            false,
-            at.is_some(),
-            at.and_then(|at| effective_address(consistency, at, step)),
-        )
+        let address = at.and_then(|at| effective_address(consistency, at, step));
+        DecodedLine { in_line: at.is_some(), ..line(situation, step, syntax, address) }
     });
     let after = window.after.steps.iter().take(BEHIND).enumerate().map(|(i, step)| {
         let address = (i == 0).then(|| trap_address(situation, &step.instruction)).flatten();
-        line(situation, step, syntax, i == 0, i == 0, address)
+        DecodedLine { in_line: i == 0, trap: i == 0, ..line(situation, step, syntax, address) }
     });
-    before.chain(after).collect()
+    let steps = window.before.steps.iter().skip(first).chain(&window.after.steps);
+    let mut lines: Vec<DecodedLine> = before.chain(after).collect();
+    for (line, step) in lines.iter_mut().zip(steps) {
+        line.source = source(step.offset);
+    }
+    lines
 }
 
 fn line(
     situation: &Situation,
     step: &Step,
     syntax: Syntax,
-    trap: bool,
-    in_line: bool,
     memory: Option<(u64, bool)>,
 ) -> DecodedLine {
     let marks = situation.landmarks();
@@ -95,13 +100,11 @@ fn line(
         address: situation.address_of(step.offset),
         bytes: hex(situation.window.bytes_of(step)),
         text: text(situation, step, syntax),
-        trap,
-        in_line,
         memory: memory
             .filter(|(_, computed)| *computed)
             .map(|(address, _)| format!("{address:#018x}")),
         memory_is: memory.and_then(|(address, computed)| memory_meaning(address, computed, &marks)),
-        source: Vec::new(),
+        ..Default::default()
     }
 }
 

@@ -4,7 +4,7 @@
 
 use kolumbo_case::{
     ConsistencySummary, CrashReport, EXPLAIN_FORMAT_VERSION, ExplainedFrame, ExplainedState,
-    ExplainedValue, Explanation, Frame, Gap, MachineState, ReadResult, StateConclusion, StateRole,
+    ExplainedValue, Explanation, Gap, MachineState, ReadResult, StateConclusion, StateRole,
 };
 use kolumbo_dataflow::Syntax;
 use kolumbo_dataflow::symbolic::{Flag, Gpr, Subject};
@@ -12,6 +12,8 @@ use kolumbo_dataflow::symbolic::{Flag, Gpr, Subject};
 use crate::accuse::{self, Surroundings};
 use crate::consistency::{Conclusion, Consistency};
 use crate::decode;
+use crate::frames::{self, LinesOf};
+use crate::function::ImageCode;
 use crate::provenance::provenance;
 use crate::situation::Situation;
 use crate::spin::spin_wait;
@@ -19,14 +21,20 @@ use crate::value::{recognise, recognise_address};
 use crate::window::StartReason;
 
 /// What to say and how.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
+#[derive(Clone, Copy, Default)]
+pub struct Options<'a> {
     /// How instructions are written.
     pub syntax: Syntax,
+    /// Decode the code of every frame.
+    pub all_frames: bool,
+    /// The image that ran.
+    pub image: Option<&'a ImageCode<'a, 'a>>,
+    /// Its source lines.
+    pub lines: Option<&'a LinesOf<'a>>,
 }
 
 /// Explains every dump that `read` found.
-pub fn explain(read: &ReadResult, options: &Options) -> Explanation {
+pub fn explain(read: &ReadResult, options: &Options<'_>) -> Explanation {
     let mut explanation = Explanation {
         explain_version: EXPLAIN_FORMAT_VERSION,
         gaps: read.gaps.clone(),
@@ -53,10 +61,10 @@ fn one_state(
     report: &CrashReport,
     role: StateRole,
     state: &MachineState,
-    options: &Options,
+    options: &Options<'_>,
     into: &mut Explanation,
 ) {
-    let Some(situation) = Situation::of(state) else {
+    let Some(mut situation) = Situation::of(state) else {
         if state.code.is_some() && !state.user_mode {
             into.gaps.push(Gap {
                 what: "a dump could not be judged: only 64-bit x86 dumps with a marked trapping byte can".to_owned(),
@@ -65,6 +73,11 @@ fn one_state(
         }
         return;
     };
+    if let Some(image) = options.image.filter(|_| !situation.user_mode)
+        && let Err(what) = image.widen(&mut situation)
+    {
+        into.gaps.push(Gap { what, span: Some(state.span) });
+    }
     let consistency = Consistency::check(&situation);
     let around = Surroundings {
         listings: &read.listings,
@@ -101,16 +114,21 @@ fn one_state(
         at: accuse::place(&situation, &around),
         who: if role == StateRole::Fault { who(report) } else { String::new() },
         user_mode: situation.user_mode,
-        code: decode::lines(&situation, &consistency, options.syntax),
+        code: decode::lines(
+            &situation,
+            &consistency,
+            options.syntax,
+            &source_at(&situation, options),
+        ),
         consistency: summary,
-        values: values(&situation, state),
+        values: values(&situation),
         provenance: if situation.user_mode {
             Vec::new()
         } else {
             provenance(&situation, &consistency)
         },
         spin: if situation.user_mode { None } else { spin_wait(&situation) },
-        frames: if role == StateRole::Fault { frames(report) } else { Vec::new() },
+        frames: if role == StateRole::Fault { trace(report, options) } else { Vec::new() },
     });
 }
 
@@ -132,24 +150,34 @@ fn who(report: &CrashReport) -> String {
     words.join(", ")
 }
 
-fn frames(report: &CrashReport) -> Vec<ExplainedFrame> {
-    let shown = |frame: &Frame| {
-        let place = &frame.place;
-        let function = place.function.as_ref()?;
-        let mut text = function.clone();
-        if let (Some(offset), Some(size)) = (place.offset, place.size) {
-            text = format!("{text}+{offset:#x}/{size:#x}");
-        }
-        if let Some(module) = &place.module {
-            text = format!("{text} [{module}]");
-        }
-        let source = match (&place.file, place.line) {
-            (Some(file), Some(line)) => vec![format!("{file}:{line}")],
-            _ => Vec::new(),
-        };
-        Some(ExplainedFrame { text, reliable: frame.reliable, source, code: Vec::new() })
-    };
-    report.traces.first().map(|t| t.frames.iter().filter_map(shown).collect()).unwrap_or_default()
+/// Source lines of an offset in the window.
+fn source_at<'a>(
+    situation: &Situation,
+    options: &Options<'a>,
+) -> impl Fn(usize) -> Vec<String> + use<'a> {
+    let base = options.image.and_then(|image| image.link_address(&situation.place));
+    let (lines, trap) = (options.lines, situation.window.trap);
+    move |offset| {
+        let Some((base, lines)) = base.zip(lines) else { return Vec::new() };
+        let address = base.wrapping_add_signed(offset as i64 - trap as i64);
+        lines(address).iter().map(frames::source_text).collect()
+    }
+}
+
+fn trace(report: &CrashReport, options: &Options<'_>) -> Vec<ExplainedFrame> {
+    let with_code = options.all_frames.then_some(options.syntax);
+    let frames = report.traces.first().map(|t| t.frames.as_slice()).unwrap_or_default();
+    let innermost = report.states.first().and_then(|s| s.pc.as_ref());
+    frames
+        .iter()
+        .filter_map(|frame| {
+            // The trap itself is printed once more at the head of many traces.
+            let is_trap = innermost.is_some_and(|pc| {
+                pc.function == frame.place.function && pc.offset == frame.place.offset
+            });
+            frames::explained(frame, is_trap, options.image, options.lines, with_code)
+        })
+        .collect()
 }
 
 fn summarise(situation: &Situation, consistency: &Consistency) -> ConsistencySummary {
@@ -219,7 +247,7 @@ fn reason(reason: StartReason) -> &'static str {
     }
 }
 
-fn values(situation: &Situation, state: &MachineState) -> Vec<ExplainedValue> {
+fn values(situation: &Situation) -> Vec<ExplainedValue> {
     let marks = situation.landmarks();
     let mut found = Vec::new();
     if situation.user_mode {
@@ -256,6 +284,5 @@ fn values(situation: &Situation, state: &MachineState) -> Vec<ExplainedValue> {
             meaning: if set.is_empty() { "none set".to_owned() } else { set.join(" ") },
         });
     }
-    let _ = state;
     found
 }

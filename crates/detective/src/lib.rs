@@ -7,6 +7,8 @@
 pub mod situation;
 pub mod window;
 
+pub mod function;
+
 pub mod consistency;
 pub mod entry;
 
@@ -18,10 +20,12 @@ pub mod device;
 pub mod value;
 
 pub mod explain;
+pub mod frames;
 pub mod provenance;
 pub mod spin;
 
 pub use consistency::{Conclusion, Consistency, Decided, Footing};
 pub use explain::{Options, explain};
+pub use function::ImageCode;
 pub use situation::Situation;
 pub use window::Window;

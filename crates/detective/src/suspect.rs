@@ -115,7 +115,7 @@ fn emulation(scene: &Scene<'_>) -> Option<(i32, Suspect)> {
         if let Some(meaning) = device::bit_meaning(register, *mask) {
             because.push(format!("bit mask {mask:#x} there is the {meaning}"));
         }
-        because.push("such an access leaves the guest and is emulated, flags included".to_owned());
+        because.push("where the processor does not virtualise that device, the access leaves the guest and is emulated, flags included".to_owned());
         if !scene.flags.is_empty() {
             because.push("whatever the device answered, no value gives these flags, so they are not the instruction's own".to_owned());
             if let Some(text) = flags_look_like(scene.situation) {

@@ -30,6 +30,17 @@ pub struct Window {
     pub start_reason: StartReason,
     /// Offset of the first byte of the function, where it lies in the window.
     pub function_start: Option<usize>,
+    /// Every way into the line is known, since the whole function was at hand.
+    pub exact: bool,
+}
+
+/// A place where control comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// Offset where it comes in.
+    pub to: usize,
+    /// Offset of the branch that brings it there, where it is one of the same code.
+    pub from: Option<usize>,
 }
 
 /// Why nothing is said about what ran before the start of the line.
@@ -69,6 +80,7 @@ impl Window {
             start: 0,
             start_reason: StartReason::Edge,
             function_start,
+            exact: false,
         };
         if let Some(line) = function_start.and_then(|s| Line::decode_until(bytes, s, trap)) {
             window.before = line;
@@ -121,25 +133,70 @@ impl Window {
                 self.move_start(i + 1, StartReason::Padding);
             }
         }
-        // Branches from behind the trap and from code that the line does not run through land with
-        // a state that nobody knows. Branches of the line itself are merged by the evaluation.
-        let foreign: Vec<i64> = self
-            .after
-            .branch_targets()
-            .chain(
-                self.before.steps[..self.start.min(count)]
-                    .iter()
-                    .filter_map(|s| branch_target(&s.instruction)),
-            )
-            .collect();
-        for target in foreign {
-            let Ok(target) = usize::try_from(target) else { continue };
-            if target == self.trap {
-                self.move_start(count, StartReason::BranchTarget);
-            } else if let Some(i) = self.before.at(target) {
-                self.move_start(i, StartReason::BranchTarget);
+        self.start_behind_foreign_branches(&[]);
+    }
+
+    /// The line itself contains the branch of this entry.
+    fn runs_through(&self, entry: &Entry) -> bool {
+        let step = entry.from.and_then(|from| self.before.at(from)).filter(|&i| i >= self.start);
+        step.is_some_and(|i| {
+            branch_target(&self.before.steps[i].instruction) == i64::try_from(entry.to).ok()
+        })
+    }
+
+    /// Branches from behind the trap, from code that the line does not run through, and to
+    /// `elsewhere` land with a state that nobody knows. Branches of the line itself are merged by the
+    /// evaluation.
+    fn start_behind_foreign_branches(&mut self, elsewhere: &[Entry]) {
+        let count = self.before.steps.len();
+        loop {
+            let skipped = &self.before.steps[..self.start.min(count)];
+            let latest = self
+                .after
+                .branch_targets()
+                .chain(skipped.iter().filter_map(|s| branch_target(&s.instruction)))
+                .filter_map(|target| usize::try_from(target).ok())
+                .chain(elsewhere.iter().filter(|e| !self.runs_through(e)).map(|e| e.to))
+                .filter_map(
+                    |target| if target == self.trap { Some(count) } else { self.before.at(target) },
+                )
+                .max();
+            // Whatever is skipped now may itself branch into the line.
+            match latest {
+                Some(latest) if latest > self.start => {
+                    self.move_start(latest, StartReason::BranchTarget)
+                }
+                _ => break,
             }
         }
+    }
+
+    /// The window of a whole function: `bytes` are its code as it ran, `entries` the offsets where
+    /// control comes in other than by the branches in `bytes`. Where `exact`, nothing else can.
+    pub fn of_function(
+        bytes: &[u8],
+        trap: usize,
+        entries: &[Entry],
+        exact: bool,
+    ) -> Option<Window> {
+        let before = Line::decode_until(bytes, 0, trap)?;
+        let mut window = Window {
+            bytes: bytes.to_vec(),
+            trap,
+            before,
+            after: Line::decode_on(bytes, trap),
+            start: 0,
+            start_reason: StartReason::FunctionStart,
+            function_start: Some(0),
+            exact,
+        };
+        for i in 0..window.before.steps.len() {
+            if ends_line(&window.before.steps[i].instruction) {
+                window.move_start(i + 1, StartReason::Unreachable);
+            }
+        }
+        window.start_behind_foreign_branches(entries);
+        Some(window)
     }
 
     fn move_start(&mut self, to: usize, reason: StartReason) {

@@ -59,7 +59,8 @@ fn wanted(state: &ExplainedState, explanation: &Explanation, shown: Shown) -> bo
 
 /// One finding.
 pub fn render_finding(page: &mut Page, finding: &Finding) {
-    page.wrapped(&format!("{} {}: ", finding.id, finding.code), &finding.summary);
+    page.line(&format!("{} {}: {}", finding.id, finding.code, finding.subject));
+    page.wrapped("  ", &finding.summary);
     page.wrapped("  expected    ", &finding.expected);
     page.wrapped("  in the dump ", &finding.observed);
     if let Some(looks) = &finding.observed_looks_like {
@@ -69,11 +70,12 @@ pub fn render_finding(page: &mut Page, finding: &Finding) {
     page.gap();
     page.line("  what the code does");
     for step in &finding.derivation {
-        instruction(page, "    ", &step.address, &step.instruction);
-        page.wrapped("        ", &step.effect);
+        instruction(page, "    ", inside(&step.address, &finding.at.symbol), &step.instruction);
+        page.wrapped("               ", &step.effect);
     }
-    instruction(page, "  > ", &place(finding), &finding.at.instruction);
-    page.line("        the trap; the state is the one before it");
+    let trap = finding.at.to_string();
+    instruction(page, "  > ", inside(&trap, &finding.at.symbol), &finding.at.instruction);
+    page.line("               the trap; the state is the one before it");
     page.gap();
     page.line("  suspects");
     for (i, suspect) in finding.suspects.iter().enumerate() {
@@ -88,8 +90,12 @@ pub fn render_finding(page: &mut Page, finding: &Finding) {
     }
 }
 
-fn place(finding: &Finding) -> String {
-    finding.at.to_string()
+/// The address without the function that stands in the heading.
+fn inside<'a>(address: &'a str, function: &str) -> &'a str {
+    match address.strip_prefix(function) {
+        Some(offset) if !function.is_empty() && offset.starts_with(['+', '-']) => offset,
+        _ => address,
+    }
 }
 
 fn confidence(confidence: Confidence) -> &'static str {
@@ -113,7 +119,8 @@ fn render_suspect(page: &mut Page, number: usize, suspect: &Suspect) {
     page.wrapped("       check   ", &suspect.check);
 }
 
-fn render_state(page: &mut Page, state: &ExplainedState) {
+/// One dump.
+pub fn render_state(page: &mut Page, state: &ExplainedState) {
     let role = match state.role {
         StateRole::Fault => "",
         StateRole::Other => "another CPU: ",
@@ -125,7 +132,7 @@ fn render_state(page: &mut Page, state: &ExplainedState) {
     let who = if state.who.is_empty() { String::new() } else { format!(" ({})", state.who) };
     let mode = if state.user_mode { ", user mode" } else { "" };
     page.wrapped("", &format!("{role}{}{who}{mode}", state.at));
-    render_code(page, &state.code);
+    render_code(page, &state.code, &state.at.symbol);
     if let Some(spin) = &state.spin {
         page.gap();
         page.wrapped(
@@ -149,7 +156,12 @@ fn render_state(page: &mut Page, state: &ExplainedState) {
         page.line("  where the value came from");
         for step in &state.provenance {
             if !step.instruction.is_empty() {
-                instruction(page, "    ", &step.address, &step.instruction);
+                instruction(
+                    page,
+                    "    ",
+                    inside(&step.address, &state.at.symbol),
+                    &step.instruction,
+                );
             }
             page.wrapped(
                 if step.instruction.is_empty() { "    " } else { "        " },
@@ -160,7 +172,7 @@ fn render_state(page: &mut Page, state: &ExplainedState) {
 }
 
 /// Instructions, the trap marked; a bar stands before those that ran straight into it.
-fn render_code(page: &mut Page, code: &[DecodedLine]) {
+fn render_code(page: &mut Page, code: &[DecodedLine], function: &str) {
     let mut last_source: &[String] = &[];
     for line in code {
         if !line.source.is_empty() && line.source != last_source {
@@ -172,20 +184,19 @@ fn render_code(page: &mut Page, code: &[DecodedLine]) {
             (false, true) => "  | ",
             (false, false) => "    ",
         };
-        instruction(page, mark, &line.address, &line.text);
+        instruction(page, mark, inside(&line.address, function), &line.text);
         let operand = match (&line.memory, &line.memory_is) {
             (Some(address), Some(meaning)) => format!("accesses {address}: {meaning}"),
             (Some(address), None) => format!("accesses {address}"),
             (None, Some(meaning)) => meaning.clone(),
             (None, None) => continue,
         };
-        page.wrapped("          ; ", &operand);
+        page.wrapped("               ; ", &operand);
     }
 }
 
 fn instruction(page: &mut Page, mark: &str, address: &str, text: &str) {
-    // The function stands in the heading; its offset is enough here, unless the name is short.
-    let line = format!("{mark}{address:<26} {text}");
+    let line = format!("{mark}{address:<10} {text}");
     if line.chars().count() <= WIDTH {
         page.line(&line);
         return;

@@ -6,4 +6,5 @@
 pub mod boot;
 pub mod crash;
 pub mod explain;
+pub mod explain_mail;
 pub mod wrap;
