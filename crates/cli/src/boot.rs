@@ -8,14 +8,14 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use kolumbo_case::{Accel, BootSpec};
+use kolumbo_case::{Accel, BootSpec, CaseFile, VerdictKind};
 use kolumbo_lab::boot::{self, BootError, Observer, Prepared, Request, Status};
 use kolumbo_lab::inputs;
 use kolumbo_lab::kernel::KernelError;
 use kolumbo_machine::qemu;
 
 use crate::args::BootArgs;
-use crate::console_output::{Lines, neutralised};
+use crate::console_output::{Lines, Neutraliser};
 use crate::exit::Outcome;
 
 /// Ctrl-], which ends an interactive run as it ends telnet.
@@ -68,13 +68,33 @@ pub(crate) fn run(mut args: BootArgs) -> Result<Outcome> {
         serde_json::to_writer_pretty(&mut stdout, &case)?;
         writeln!(stdout)?;
     } else if args.quiet {
-        writeln!(stdout, "{}", kolumbo_report::boot::verdict_line(&case))?;
+        writeln!(stdout, "{}", coloured(&kolumbo_report::boot::verdict_line(&case), &case))?;
     } else {
-        stdout.write_all(kolumbo_report::boot::report(&case).as_bytes())?;
+        let report = kolumbo_report::boot::report(&case);
+        stdout.write_all(coloured(&report, &case).as_bytes())?;
         stdout.flush()?;
         let _ = writeln!(std::io::stderr(), "case      {}", out.display());
     }
     Ok(Outcome::of(&case, args.allow_splats))
+}
+
+/// The report with its first word, the verdict, in colour where colours are welcome
+/// (<https://no-color.org>).
+fn coloured(report: &str, case: &CaseFile) -> String {
+    let unwelcome = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
+        || std::env::var_os("TERM").is_none_or(|t| t == "dumb");
+    let (Some(verdict), false) = (&case.outcome, unwelcome) else { return report.to_owned() };
+    if !std::io::stdout().is_terminal() {
+        return report.to_owned();
+    }
+    let colour = match verdict.verdict {
+        VerdictKind::Booted => 32,
+        VerdictKind::BootedWithSplats | VerdictKind::Slow | VerdictKind::CannotTell => 33,
+        _ => 31,
+    };
+    let name = verdict.verdict.name();
+    let rest = report.strip_prefix(name).unwrap_or_default();
+    format!("\x1b[1;{colour}m{name}\x1b[0m{rest}")
 }
 
 fn request(args: &BootArgs, gdb: Option<PathBuf>) -> Result<Request> {
@@ -157,6 +177,7 @@ struct Screen {
     /// Someone types: bytes go through as they come.
     interactive: bool,
     lines: Lines,
+    neutraliser: Neutraliser,
     bar: ProgressBar,
     interrupted: Arc<AtomicBool>,
     terminal: Option<RawTerminal>,
@@ -176,7 +197,15 @@ impl Screen {
                 .unwrap_or_else(|_| ProgressStyle::default_spinner()),
         );
         let terminal = interactive.then(RawTerminal::enter).flatten();
-        Screen { quiet, interactive, lines: Lines::default(), bar, interrupted, terminal }
+        Screen {
+            quiet,
+            interactive,
+            lines: Lines::default(),
+            neutraliser: Neutraliser::default(),
+            bar,
+            interrupted,
+            terminal,
+        }
     }
 
     fn print(&self, text: &[u8]) {
@@ -201,7 +230,8 @@ impl Screen {
 impl Observer for Screen {
     fn console(&mut self, bytes: &[u8]) {
         if self.interactive {
-            self.print(&neutralised(bytes));
+            let text = self.neutraliser.feed(bytes);
+            self.print(&text);
         } else {
             let text = self.lines.feed(bytes);
             self.print(text.as_bytes());

@@ -30,15 +30,42 @@ impl Lines {
 
 /// Console bytes for a person who types: nothing waits for the end of a line, and of the control
 /// characters only those that move within the line or to the next one get through.
-pub(crate) fn neutralised(bytes: &[u8]) -> Vec<u8> {
-    bytes
-        .iter()
-        .map(|&b| match b {
-            b'\n' | b'\r' | b'\t' | 0x08 | 0x20..0x7f => b,
-            // Bytes from 0x80 on may be 8-bit control characters.
-            _ => b'.',
-        })
-        .collect()
+#[derive(Default)]
+pub(crate) struct Neutraliser {
+    inside: Inside,
+}
+
+/// Where in an escape sequence (ECMA-48) the stream is.
+#[derive(Default, Clone, Copy)]
+enum Inside {
+    #[default]
+    Text,
+    Escape,
+    /// Behind `ESC [`, up to a byte from `@` on.
+    Control,
+}
+
+impl Neutraliser {
+    /// What of `bytes` may reach a terminal.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut safe = Vec::with_capacity(bytes.len());
+        for &byte in bytes {
+            self.inside = match (self.inside, byte) {
+                (_, 0x1b) => Inside::Escape,
+                (Inside::Escape, b'[') => Inside::Control,
+                (Inside::Escape, _) => Inside::Text,
+                (Inside::Control, 0x20..0x40) => Inside::Control,
+                (Inside::Control, 0x40..0x7f) => Inside::Text,
+                (Inside::Text, b'\n' | b'\r' | b'\t' | 0x08 | 0x20..0x7f) => {
+                    safe.push(byte);
+                    Inside::Text
+                }
+                // Other control characters, and bytes from 0x80 on, which may be 8-bit ones.
+                (Inside::Text | Inside::Control, _) => Inside::Text,
+            };
+        }
+        safe
+    }
 }
 
 #[cfg(test)]
@@ -56,6 +83,8 @@ mod tests {
 
     #[test]
     fn no_escape_gets_through() {
-        assert_eq!(neutralised(b"a\x1b[2Jb\x07\r\n"), b"a.[2Jb.\r\n");
+        let mut neutraliser = Neutraliser::default();
+        assert_eq!(neutraliser.feed(b"a\x1b[2Jb\x07\r\n\x1b[6"), b"ab\r\n");
+        assert_eq!(neutraliser.feed(b"nc\x1bcd\x9b1m"), b"cd1m");
     }
 }
