@@ -5,6 +5,7 @@
 //! [`CaseFile`] keeps all of that on disk. It may not know files, processes, clocks, QEMU or ELF.
 
 pub mod console;
+pub mod contract;
 pub mod crash;
 pub mod event;
 pub mod explanation;

@@ -21,6 +21,8 @@ pub(crate) enum Command {
     /// Boot a kernel in QEMU and say what became of it
     #[command(after_long_help = verdict_table())]
     Boot(Box<BootArgs>),
+    /// Check a vmlinux, modules or objects for broken register contracts: who relies on what, and who breaks it
+    Check(Box<crate::check::CheckArgs>),
     /// Render a case folder again
     Show(ShowArgs),
     /// Read a console log, a dmesg, a journal or a mail: crashes, registers, stacks, boots

@@ -2,6 +2,7 @@
 
 mod args;
 mod boot;
+mod check;
 mod console_output;
 mod exit;
 mod explain;

@@ -15,12 +15,12 @@ use rayon::prelude::*;
 use crate::blame::{blame, put_there_by};
 use crate::declared::Declared;
 use crate::features::{FeatureNames, Machine};
-use crate::findings::{
-    Confidence, ContractSource, Finding, Inferred, Place, Report, Sufferer, Totals,
-};
 use crate::image::Image;
 use crate::program::{CALLEE_SAVED, Function, Program};
 use crate::tables::Tables;
+use kolumbo_case::contract::{
+    Confidence, ContractSource, Finding, Inferred, Place, Report, Sufferer, Totals,
+};
 
 /// Suffering callers that are described one by one; the others are counted.
 const MOST_SUFFERERS: usize = 20;
@@ -186,14 +186,14 @@ impl Calls {
 }
 
 /// General registers that the C calling convention lets a callee destroy, without the one that carries the result.
-fn beyond_c(relies: Parts) -> Parts {
+pub(crate) fn beyond_c(relies: Parts) -> Parts {
     Parts { general: relies.general, ..Parts::EMPTY } - CALLEE_SAVED - RAX
 }
 
 /// The program with what is needed to describe places in it.
-struct View<'v, 'i, 'd> {
-    program: &'v Program<'i, 'd>,
-    names: &'v FeatureNames,
+pub(crate) struct View<'v, 'i, 'd> {
+    pub(crate) program: &'v Program<'i, 'd>,
+    pub(crate) names: &'v FeatureNames,
 }
 
 impl View<'_, '_, '_> {
@@ -407,7 +407,7 @@ impl View<'_, '_, '_> {
         }
     }
 
-    fn place(&self, address: u64) -> Place {
+    pub(crate) fn place(&self, address: u64) -> Place {
         let image = self.program.image;
         let mut printer =
             Printer::new(Syntax::Att).with_symbols(|target| Some(image.describe(target)));

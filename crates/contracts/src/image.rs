@@ -337,6 +337,17 @@ impl<'d> Image<'d> {
         }
     }
 
+    /// `name+0x1f` for an address in data.
+    #[must_use]
+    pub fn describe_data(&self, address: u64) -> String {
+        let end = self.symbols.partition_point(|symbol| symbol.address <= address);
+        match self.symbols[..end].last() {
+            Some(symbol) if symbol.address == address => symbol.name.to_owned(),
+            Some(symbol) => format!("{}+{:#x}", symbol.name, address - symbol.address),
+            None => format!("{address:#x}"),
+        }
+    }
+
     /// The best name of exactly this address.
     #[must_use]
     pub fn name_at(&self, address: u64) -> Option<&str> {

@@ -14,10 +14,10 @@ pub mod declared;
 
 pub mod blame;
 pub mod check;
-pub mod findings;
+pub mod explain;
 
 pub use check::{Options, check};
 pub use declared::{Contract, Declared, DeclaredError};
+pub use explain::explain_site;
 pub use features::Machine;
-pub use findings::{Finding, Report};
 pub use image::{Image, ImageError, Input};

@@ -4,7 +4,5 @@
 //! alike. How a finding was reached is not known here, and nothing is printed.
 
 pub mod boot;
-pub mod crash;
-pub mod explain;
-pub mod explain_mail;
-pub mod wrap;
+pub mod check;
+pub mod check_sarif;

@@ -1,11 +1,12 @@
-//! What the check found, as data: findings grouped by culprit, inferred contracts, totals, what was not decided.
+//! What the check of an image for broken register contracts found: findings grouped by culprit, inferred contracts, totals, what
+//! was not decided.
 //!
-//! Knows no text layout; `report` renders it. Main types: [`Report`], [`Finding`].
+//! Knows neither how it was found nor how it is laid out. Main types: [`Report`], [`Finding`].
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Everything the check says about an image.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Names of the files that were checked together.
     pub images: Vec<String>,
@@ -20,7 +21,7 @@ pub struct Report {
 }
 
 /// How much was looked at.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Functions.
     pub functions: usize,
@@ -41,7 +42,7 @@ pub struct Totals {
 }
 
 /// How sure a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
     /// A single caller suffers, or the evidence has another likely reading.
@@ -53,7 +54,7 @@ pub enum Confidence {
 }
 
 /// Where a contract comes from.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum ContractSource {
     /// Read off the callers.
@@ -77,7 +78,7 @@ pub enum ContractSource {
 }
 
 /// A place in code.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// Address in the image.
     pub address: u64,
@@ -93,7 +94,7 @@ pub struct Place {
 }
 
 /// A caller that suffers.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sufferer {
     /// The call.
     pub call: Place,
@@ -108,7 +109,7 @@ pub struct Sufferer {
 }
 
 /// One broken contract.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Finding {
     /// `K0501` register relied on, `K0502` stated contract.
     pub code: String,
@@ -138,7 +139,7 @@ pub struct Finding {
 }
 
 /// What is relied on across calls of one function beyond the C calling convention.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inferred {
     /// The callee, or `slot+0x..` for a pointer.
     pub callee: String,
@@ -148,4 +149,39 @@ pub struct Inferred {
     pub relying: usize,
     /// All calls.
     pub sites: usize,
+}
+
+/// Why one call is or is not in order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SiteExplanation {
+    /// The call.
+    pub call: Place,
+    /// Whom it calls, as far as that is known.
+    pub callee: String,
+    /// What the caller reads behind the call before writing it.
+    pub relies: Vec<String>,
+    /// What the callee destroys.
+    pub destroys: Vec<String>,
+    /// Whether the callee was understood.
+    pub certain: bool,
+    /// For each register that is relied on and may be destroyed by a C function: what it held, and the way to its reader.
+    pub registers: Vec<RegisterExplanation>,
+}
+
+/// The reasoning for one register at one call.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RegisterExplanation {
+    /// The register part.
+    pub register: String,
+    /// What it held before the call, in words.
+    pub held: String,
+    /// The instruction that wrote it, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrote: Option<Place>,
+    /// Instructions on the way to the reader, which comes last.
+    pub way: Vec<Place>,
+    /// Whether the callee keeps it.
+    pub kept: bool,
+    /// The conclusion, in words.
+    pub conclusion: String,
 }
