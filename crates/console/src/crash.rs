@@ -91,7 +91,7 @@ fn headline_group(
 /// The decompressor speaks in every boot; it tells of a crash only where something ran before: a
 /// kernel, or whatever wrote lines before the firmware did.
 fn was_running(before: &[Line]) -> bool {
-    let recent = &before[before.len().saturating_sub(2000)..];
+    let recent = &before[before.len().saturating_sub(300)..];
     let kernel = |l: &Line| l.marked && l.time.as_deref().is_some_and(|t| !t.starts_with("0."));
     if recent.iter().any(kernel) {
         return true;

@@ -149,6 +149,7 @@ fn read_mail(bytes: &[u8], kind: Wrapping, input: InputPart, first_only: bool) -
         result.reports.extend(found.reports);
         result.boots.extend(found.boots);
         result.listings.extend(found.listings);
+        result.gaps.extend(found.gaps);
     };
     if kind == Wrapping::Text {
         add(&mut result, bytes, 0);

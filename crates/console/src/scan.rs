@@ -28,7 +28,6 @@ static BOOT: &[&str] = &[
     "Sent SIG",
     "Requesting system ",
     "systemd-shutdown[1]: ",
-    "systemd[1]: ",
 ];
 
 /// What was found.

@@ -22,6 +22,8 @@ const BEFORE: usize = 16 * 1024;
 const MAX_LINE: usize = crate::lines::MAX_LINE;
 /// Crashes that are read; more are counted.
 pub const MAX_REPORTS: usize = 256;
+/// Headlines that are looked at closely; what is no crash after all counts, too.
+const MAX_ATTEMPTS: u32 = 4 * MAX_REPORTS as u32;
 /// Boots that are kept: a reset loop has thousands that are alike.
 const MAX_BOOTS: usize = 64;
 
@@ -42,6 +44,7 @@ pub struct ConsoleStream {
     boot_at: u64,
     more_reports: u64,
     more_boots: u64,
+    attempts: u32,
     result: ReadResult,
 }
 
@@ -59,6 +62,7 @@ impl ConsoleStream {
             boot_at: 0,
             more_reports: 0,
             more_boots: 0,
+            attempts: 0,
             result: ReadResult::default(),
         }
     }
@@ -149,13 +153,19 @@ impl ConsoleStream {
         }
         let line = line_of(&self.buffer[start..end], offset, false);
         let context = start.saturating_sub(BEFORE);
-        if !headline_at(&line, || self.lines(context, start)) {
+        let tired = self.attempts >= MAX_ATTEMPTS;
+        let before = || if tired { Text::default() } else { self.lines(context, start) };
+        if !headline_at(&line, before) {
+            self.attempts = self
+                .attempts
+                .saturating_add(u32::from(line.text.starts_with(scan::DECOMPRESSOR_LITERAL)));
             return end;
         }
-        if self.result.reports.len() >= MAX_REPORTS {
+        if tired || self.result.reports.len() >= MAX_REPORTS {
             self.more_reports += 1;
             return end;
         }
+        self.attempts += 1;
         let high = self.buffer.len().min(start + WINDOW);
         let text = Text { lines: self.lines(start, high).lines, part: self.part };
         let Some(group) = crate::crash::group_of(&text.lines[0].text) else { return end };
@@ -249,9 +259,19 @@ impl ConsoleStream {
 pub(crate) fn read_text(text: &Text, first_only: bool, mail: bool) -> ReadResult {
     let mut result = ReadResult::default();
     let mut at = 0;
+    let mut attempts = 0;
     while let Some((index, group)) = crate::crash::next_headline(text, at) {
         at = index + 1;
-        if first_only && !result.reports.is_empty() || result.reports.len() >= MAX_REPORTS {
+        attempts += 1;
+        if first_only && !result.reports.is_empty() {
+            break;
+        }
+        if result.reports.len() >= MAX_REPORTS || attempts > MAX_ATTEMPTS {
+            let what = format!(
+                "more headlines follow the first {} crashes and were not read",
+                result.reports.len()
+            );
+            result.gaps.push(Gap { what, span: None });
             break;
         }
         let Some(named) = name_crash(text, index, group) else { continue };

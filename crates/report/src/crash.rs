@@ -133,7 +133,7 @@ fn machine(page: &mut Page, state: &MachineState, indent: &str) {
     }
     for four in state.registers.0.chunks(3) {
         let words: Vec<String> = four.iter().map(|(n, v)| format!("{n:>7} {v:016x}")).collect();
-        page.line(&format!("{indent}{}", words.join("")));
+        page.line(&format!("{indent}{}", words.join(" ")));
     }
     if let Some(code) = &state.code {
         let words: Vec<String> = code
@@ -290,7 +290,7 @@ mod tests {
               DoS, panicked, quoted 2 deep, bytes 0-0
               who       CPU 1, PID 7 (init)
               at        f+0x1/0x2
-                  rax 0000000000000001    rbx 0000000000000002
+                  rax 0000000000000001     rbx 0000000000000002
               code      0f <0b>
               Call Trace
                 <interrupt>

@@ -24,17 +24,13 @@ static FAULT: &[Format] = &[
     .alts(BAD_ACCESS),
 ];
 
-static GPF: &[Format] = &[
-    Format::new(
-        Oops,
-        r"general protection fault(?:.*\n){1,400}?.*(?:RIP|EIP)[: ]",
-        "general protection fault in {frame}",
-        &AT_PC,
-    )
-    .alts(BAD_ACCESS),
-    Format::new(Oops, r"general protection fault", "general protection fault in {frame}", &AT_PC)
-        .alts(BAD_ACCESS),
-];
+static GPF: &[Format] = &[Format::new(
+    Oops,
+    r"general protection fault",
+    "general protection fault in {frame}",
+    &AT_PC,
+)
+.alts(BAD_ACCESS)];
 
 static STACK_CHECKED: Recipe =
     Recipe { ways: &[&[Step::Capture(1), Step::After(TRACE), Step::Frames]], skip: &[] };

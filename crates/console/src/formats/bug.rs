@@ -142,7 +142,7 @@ static BUG: &[Format] = &[
         .alts(&["invalid-free in {frame}"]),
     Format::new(Kasan, r"BUG: KASAN: ([a-z\-]+) in {fn}.*\n(?:BUG: KASAN: .*\n|[^W\n].*\n|\n){0,8}?\s*(Read|Write) (?:of size|at addr)", "KASAN: {1} {3} in {frame}", &NAMED_OR_TRACE_2)
         .alts(BAD_ACCESS),
-    Format::new(Kasan, r"BUG: KASAN: ([a-z\-]+) on address .*\n\s*(Read|Write) of size(?:.*\n){1,200}?Call [Tt]race", "KASAN: {1} {2} in {frame}", &IN_TRACE)
+    Format::new(Kasan, r"BUG: KASAN: ([a-z\-]+) on address .*\n\s*(Read|Write) of size(?s:.*?)Call [Tt]race", "KASAN: {1} {2} in {frame}", &IN_TRACE)
         .alts(BAD_ACCESS),
     Format::plain(Kasan, r"BUG: KASAN: ([a-z\-]+) on address .*\n\s*(Read|Write) (?:of size|at addr)", "KASAN: {1} {2}").corrupted(),
     Format::plain(Kasan, r"BUG: KASAN: (.*)", "KASAN: {1}").corrupted(),
