@@ -33,8 +33,11 @@ pub fn parse_prefix(line: &str) -> Prefix<'_> {
     let mut at = 0;
     let bytes = line.as_bytes();
     // `console_msg_format=syslog`, netconsole and pstore write the facility and level as one number.
+    // A wrapped `Code:` line may begin with its trapping byte, `<48> 3d ...`: no level has two digits
+    // and a blank behind it.
     if let Some(n) = bracketed(&line[at..], b'<', b'>', 4)
         && let Ok(v) = n.parse::<u16>()
+        && (n.len() == 1 || !n.starts_with('0') && bytes.get(n.len() + 2) != Some(&b' '))
     {
         prefix.level = Some((v & 7) as u8);
         at += n.len() + 2;
@@ -202,6 +205,8 @@ mod tests {
             "<",
             "[T] x",
             "2026-11-22",
+            "<48> 3d 00 f0",
+            "<06> 3d",
             "Nov 22",
             "[é.123456] x",
         ] {

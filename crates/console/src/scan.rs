@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, packed};
 
 use crate::formats::headers;
 
@@ -46,17 +46,49 @@ fn search() -> &'static AhoCorasick {
     })
 }
 
-/// The first literal at or behind `from`.
+/// The search that a healthy log spends its time in. The packed one (vector instructions, up to 64
+/// literals) is about twice as fast as the automaton; where it is not available the automaton serves.
+struct Prefilter {
+    packed: Option<packed::Searcher>,
+    automaton: AhoCorasick,
+    headlines: usize,
+}
+
+fn prefilter() -> &'static Prefilter {
+    static PREFILTER: OnceLock<Prefilter> = OnceLock::new();
+    PREFILTER.get_or_init(|| {
+        // What another literal contains need not be looked for.
+        let all: Vec<&str> = headers().collect();
+        let needed =
+            |literal: &&str| !all.iter().any(|other| other != literal && literal.contains(other));
+        let mut literals: Vec<&str> = all.iter().copied().filter(needed).collect();
+        let headlines = literals.len();
+        literals.extend(BOOT);
+        Prefilter {
+            packed: packed::Searcher::new(&literals),
+            automaton: AhoCorasick::new(&literals)
+                .expect("a few dozen short literals always build"),
+            headlines,
+        }
+    })
+}
+
+/// The first literal at or behind `from`. A headline is found by one of its literals; which group it
+/// belongs to is decided on the whole line.
 pub(crate) fn next(bytes: &[u8], from: usize) -> Option<(Found, usize)> {
-    static SEARCH: OnceLock<(AhoCorasick, usize)> = OnceLock::new();
-    let (search, headlines) = SEARCH.get_or_init(|| {
-        let literals: Vec<&str> = headers().chain(BOOT.iter().copied()).collect();
-        let search = AhoCorasick::new(&literals).expect("a few dozen short literals always build");
-        (search, literals.len() - BOOT.len())
-    });
-    let found = search.find(bytes.get(from..)?)?;
-    let kind = if found.pattern().as_usize() < *headlines { Found::Headline } else { Found::Boot };
-    Some((kind, from + found.start()))
+    let filter = prefilter();
+    let (pattern, start) = match &filter.packed {
+        Some(packed) if from <= bytes.len() => {
+            let found = packed.find_in(bytes, (from..bytes.len()).into())?;
+            (found.pattern(), found.start())
+        }
+        _ => {
+            let found = filter.automaton.find(bytes.get(from..)?)?;
+            (found.pattern(), from + found.start())
+        }
+    };
+    let kind = if pattern.as_usize() < filter.headlines { Found::Headline } else { Found::Boot };
+    Some((kind, start))
 }
 
 /// Calls `found` with group and offset for each literal in `bytes`.
