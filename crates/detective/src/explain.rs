@@ -198,15 +198,7 @@ fn summarise(situation: &Situation, consistency: &Consistency) -> ConsistencySum
         }
     }
     let start = consistency.steps.first().map_or(situation.window.trap, |s| s.offset);
-    let doubts = consistency
-        .verdicts
-        .iter()
-        .filter(|v| v.clash != 0 && !firm(v.subject))
-        .map(|v| {
-            let risk = consistency.footing(v.subject).map_or(100.0, |f| f.risk * 100.0);
-            format!("{} differs from what the code computes, unless control came in between (in {risk:.0}% of compiled code it can)", subject_name(v.subject))
-        })
-        .collect();
+    let doubts = doubts(consistency);
     ConsistencySummary {
         conclusion: match consistency.conclusion {
             _ if situation.user_mode && consistency.conclusion == Conclusion::Contradicts => {
@@ -224,6 +216,31 @@ fn summarise(situation: &Situation, consistency: &Consistency) -> ConsistencySum
         firmly,
         doubts,
     }
+}
+
+/// The differences without a firm footing, in one sentence.
+fn doubts(consistency: &Consistency) -> Vec<String> {
+    let loose: Vec<_> = consistency
+        .verdicts
+        .iter()
+        .filter(|v| v.clash != 0 && !consistency.footing(v.subject).is_some_and(|f| f.is_firm()))
+        .collect();
+    if loose.is_empty() {
+        return Vec::new();
+    }
+    let names: Vec<String> = loose.iter().map(|v| subject_name(v.subject)).collect();
+    let risk = |f: f64| format!("{:.0}%", f * 100.0);
+    let least = loose
+        .iter()
+        .filter_map(|v| consistency.footing(v.subject))
+        .map(|f| f.risk)
+        .fold(1.0, f64::min);
+    vec![format!(
+        "{} would differ from what the code shown computes, but control may have come in between \
+         (compiled code has a branch target there in {} of such places)",
+        names.join(", "),
+        risk(least)
+    )]
 }
 
 fn subject_name(subject: Subject) -> String {

@@ -52,6 +52,7 @@ struct Count {
     kernel: usize,
     user: usize,
     decided: usize,
+    in_part: usize,
     by_flag: usize,
     by_register: usize,
     firm: usize,
@@ -94,6 +95,7 @@ fn no_dump_of_the_corpus_is_accused_and_mutations_are_caught() {
         kernel,
         user,
         decided,
+        in_part,
         by_flag,
         by_register,
         firm,
@@ -111,6 +113,7 @@ fn no_dump_of_the_corpus_is_accused_and_mutations_are_caught() {
         "decided                     {decided} ({:.0}%): {by_flag} by a flag, {by_register} by a register",
         percent(decided, kernel)
     );
+    eprintln!("or a part of a register     {in_part} ({:.0}%)", percent(in_part, kernel));
     eprintln!("firmly, whoever jumps in    {firm} ({:.0}%)", percent(firm, kernel));
     eprintln!(
         "agree {agree}, doubtful {doubtful}, contradict {contradict}, accused {}",
@@ -156,6 +159,9 @@ fn look(count: &mut Count, state: &MachineState) {
     count.by_flag += usize::from(!found.flags.is_empty());
     count.by_register += usize::from(!found.registers.is_empty());
     count.decided += usize::from(!found.flags.is_empty() || !found.registers.is_empty());
+    count.in_part += usize::from(
+        !found.flags.is_empty() || !found.registers.is_empty() || !found.partly.is_empty(),
+    );
     count.firm += usize::from(consistency.footings.iter().any(|f| f.is_firm()));
     match consistency.conclusion {
         Conclusion::Undecided => {}
