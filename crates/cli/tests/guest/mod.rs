@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 /// The kernel to boot, or none with a word about it; a missing kernel fails under
 /// `KOLUMBO_REQUIRE_ALL=1`.
-pub fn kernel(test: &str) -> Option<PathBuf> {
+pub(crate) fn kernel(test: &str) -> Option<PathBuf> {
     let missing = |what: &str| -> Option<PathBuf> {
         let required = std::env::var("KOLUMBO_REQUIRE_ALL").as_deref() == Ok("1");
         assert!(!required, "{test} needs {what}");
@@ -39,7 +39,7 @@ fn newest_cached() -> Option<PathBuf> {
 }
 
 /// kolumbo with a home of its own in `home`, so that nothing of the user is touched.
-pub fn kolumbo(home: &Path) -> Command {
+pub(crate) fn kolumbo(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kolumbo"));
     command
         .env("HOME", home)
@@ -50,7 +50,7 @@ pub fn kolumbo(home: &Path) -> Command {
 }
 
 /// Runs `kolumbo boot KERNEL --json` with more arguments; gives the output and the case.
-pub fn boot(home: &Path, kernel: &Path, arguments: &[&str]) -> (Output, serde_json::Value) {
+pub(crate) fn boot(home: &Path, kernel: &Path, arguments: &[&str]) -> (Output, serde_json::Value) {
     let output = kolumbo(home)
         .arg("boot")
         .arg(kernel)
@@ -65,6 +65,6 @@ pub fn boot(home: &Path, kernel: &Path, arguments: &[&str]) -> (Output, serde_js
 }
 
 /// Whether the long form of a test was asked for.
-pub fn soak() -> bool {
+pub(crate) fn soak() -> bool {
     std::env::var("KOLUMBO_SOAK").as_deref() == Ok("1")
 }
