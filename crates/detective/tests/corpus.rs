@@ -1,6 +1,8 @@
 //! Every dump of the corpus in `KOLUMBO_CORPUS` (a folder of syzkaller's logs): how many the code
 //! decides, that none is falsely accused, and that what is made wrong on purpose is caught.
 
+#![allow(clippy::print_stderr, clippy::print_stdout)]
+
 use std::path::{Path, PathBuf};
 
 use kolumbo_case::{CrashReport, MachineState, ReadResult, Registers};
