@@ -3,7 +3,7 @@
 
 TEST_PACKAGES = qemu-system-x86 busybox-static linux-headers-cloud-amd64 gcc make binutils \
 	xz-utils zstd bzip2 lz4 lzop cpio
-BENCH_PACKAGES = $(TEST_PACKAGES) linux-kbuild-6.1 grep
+BENCH_PACKAGES = $(TEST_PACKAGES) grep
 
 all: build
 
@@ -40,7 +40,7 @@ soak: toolchain
 bench: toolchain
 	@scripts/need.sh $(BENCH_PACKAGES)
 	@scripts/kernel.sh debug >/dev/null
-	cargo build --release --workspace
+	cargo build --release --workspace --examples --bins
 	@benches/run.sh
 
 man: toolchain

@@ -1,7 +1,9 @@
 #!/bin/sh
 # Every ratio that is asked for, one a line, with the command it was measured against.
 set -eu
-cd "$(dirname "$0")"
-for bench in *.sh; do
-    [ "$bench" = run.sh ] || "./$bench"
-done
+cd "$(dirname "$0")/.."
+debug=$(scripts/kernel.sh debug)
+vmlinux=$(ls "$debug"/usr/lib/debug/boot/vmlinux-* "$debug"/usr/lib/debug/lib/modules/*/vmlinux 2>/dev/null | head -n 1)
+benches/watching.sh
+benches/read.sh target/release/examples/read
+cargo bench -q -p kolumbo-vmlinux --bench trace -- "$vmlinux"
