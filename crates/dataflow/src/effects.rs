@@ -590,7 +590,7 @@ mod tests {
         check(
             &[0x0f, 0xa3, 0xc8],
             expect![
-                "bt     %ecx,%eax: reads [eax ecx] writes [CF PF AF SF OF] perhaps [] undefined [PF AF SF OF]"
+                "bt     %ecx,%eax: reads [eax cl] writes [CF PF AF SF OF] perhaps [] undefined [PF AF SF OF]"
             ],
         );
         check(
