@@ -157,14 +157,7 @@ impl Plan {
         // The guest stands still, registers intact, when it resets or powers off: whether to go on
         // is decided outside.
         add(&["-action", "reboot=shutdown,shutdown=pause,panic=none"]);
-        if let Some(socket) = &self.gdb {
-            add(&["-S", "-gdb", &format!("unix:{},server=on,wait=off", socket.display())]);
-        }
-        add(&[
-            "-sandbox",
-            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-        ]);
-        argv.extend(self.extra.iter().cloned());
+        argv.extend(self.last_arguments());
         argv
     }
 
@@ -177,6 +170,14 @@ impl Plan {
         add(&["-chardev", "file,id=init,path=/dev/stderr"]);
         add(&["-device", &format!("isa-debugcon,iobase={INIT_CHANNEL_PORT:#x},chardev=init")]);
         add(&["-no-reboot"]);
+        argv.extend(self.last_arguments());
+        argv
+    }
+
+    /// What stands last on both lines: the debugger, the sandbox, the user's own arguments.
+    fn last_arguments(&self) -> Vec<String> {
+        let mut argv = Vec::new();
+        let mut add = |args: &[&str]| argv.extend(args.iter().map(|a| (*a).to_owned()));
         if let Some(socket) = &self.gdb {
             add(&["-S", "-gdb", &format!("unix:{},server=on,wait=off", socket.display())]);
         }
