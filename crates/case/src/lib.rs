@@ -13,6 +13,7 @@ pub mod file;
 pub mod finding;
 pub mod guest;
 pub mod hex;
+pub mod matrix;
 pub mod phase;
 pub mod spec;
 pub mod verdict;
@@ -33,6 +34,7 @@ pub use finding::{
     Confidence, DerivationStep, Finding, FindingCode, FindingPlace, Suspect, SuspectKind,
 };
 pub use guest::{GuestView, ReadError, VcpuRegisters};
+pub use matrix::{MATRIX_FORMAT_VERSION, MatrixFile};
 pub use phase::Phase;
 pub use spec::{Accel, BootSpec};
 pub use verdict::{Evidence, Verdict, VerdictKind};
