@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::crash::MachineState;
+use crate::explanation::Explanation;
 use crate::phase::Phase;
 use crate::spec::BootSpec;
 use crate::verdict::Verdict;
@@ -47,6 +49,12 @@ pub struct CaseFile {
     /// `verdict` is the name of the verdict.
     #[serde(flatten)]
     pub outcome: Option<Verdict>,
+    /// The virtual CPUs that the verdict is about, as they stood when it was reached.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cpus: Vec<MachineState>,
+    /// What the dumps on the console and the CPUs that stood still mean; none for a healthy guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
     /// Wall time of the run in milliseconds, once it ended.
     pub wall_ms: Option<u64>,
     /// What could not be read or found out, in plain words.

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kolumbo_case::{Accel, BootSpec, CaseFile, VerdictKind};
 use kolumbo_lab::boot::{self, BootError, Observer, Prepared, Request, Status};
+use kolumbo_lab::folder::Folder;
 use kolumbo_lab::inputs;
 use kolumbo_lab::kernel::KernelError;
 use kolumbo_machine::qemu;
@@ -17,6 +18,7 @@ use kolumbo_machine::qemu;
 use crate::args::BootArgs;
 use crate::console_output::{Lines, Neutraliser};
 use crate::exit::Outcome;
+use crate::explain_case;
 
 /// Ctrl-], which ends an interactive run as it ends telnet.
 const END_KEY: u8 = 0x1d;
@@ -55,13 +57,14 @@ pub(crate) fn run(mut args: BootArgs) -> Result<Outcome> {
     }
     let case = boot::boot(&request, &out, &interrupted, &mut screen);
     screen.finish();
-    let case = match case {
+    let mut case = match case {
         Err(error @ BootError::Contradiction { .. }) => {
             let _ = writeln!(std::io::stderr(), "kolumbo: {error}");
             return Ok(Outcome::Usage);
         }
         other => other?,
     };
+    explain(&mut case, &out, &request.cache)?;
 
     let mut stdout = std::io::stdout().lock();
     if args.json {
@@ -76,6 +79,20 @@ pub(crate) fn run(mut args: BootArgs) -> Result<Outcome> {
         let _ = writeln!(std::io::stderr(), "case      {}", out.display());
     }
     Ok(Outcome::of(&case, args.allow_splats))
+}
+
+/// Adds to the case what a sick guest's dumps mean. The guest is over by now, so that no verdict waits
+/// for this.
+fn explain(case: &mut CaseFile, folder: &Path, cache: &Path) -> Result<()> {
+    if case.outcome.as_ref().is_none_or(|v| v.verdict == VerdictKind::Booted) {
+        return Ok(());
+    }
+    let console = Folder::read(folder)?.console().unwrap_or_default();
+    case.explanation = explain_case::explanation(case, &console, cache);
+    if case.explanation.is_some() {
+        kolumbo_lab::folder::replace(folder, case)?;
+    }
+    Ok(())
 }
 
 /// The report with its first word, the verdict, in colour where colours are welcome
@@ -148,7 +165,7 @@ fn dry_run(request: &Request) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn cache_folder() -> Result<PathBuf> {
+pub(crate) fn cache_folder() -> Result<PathBuf> {
     xdg("XDG_CACHE_HOME", ".cache")
 }
 

@@ -6,6 +6,7 @@ mod check;
 mod console_output;
 mod exit;
 mod explain;
+mod explain_case;
 mod host;
 mod maintainers;
 mod manual;

@@ -264,8 +264,7 @@ fn lost_address(
     let survived = conventions.also_kept.values().any(|kept| kept & (1 << register.index()) != 0);
     let dereferenced =
         situation.window.trapping().is_some_and(|i| Gpr::of(i.memory_base()) == Some(register));
-    let canonical = seen >> 47 == 0 || seen >> 47 == 0x1_ffff;
-    is_object && survived && dereferenced && !canonical
+    is_object && survived && dereferenced && !situation.landmarks().is_canonical(seen)
 }
 
 /// What the code behind each call of the line expects back from it. A call that never returns looks
@@ -308,7 +307,9 @@ fn is_fixed_slot(call: &Instruction) -> bool {
 ///
 /// Bias: a counter that is added to a constant looks alike, so the sum must be used as an address.
 fn percpu_base(steps: &[Step], outcome: &Outcome, situation: &Situation) -> Option<(Term, u64)> {
-    let base = situation.gs_base.filter(|&base| !situation.user_mode && base >> 47 == 0x1ffff)?;
+    let base = situation
+        .gs_base
+        .filter(|&base| !situation.user_mode && base >= situation.landmarks().kernel_half())?;
     let trapping = situation.window.trapping();
     for (i, step) in steps.iter().enumerate() {
         let instruction = &step.instruction;

@@ -108,10 +108,11 @@ fn line(
     }
 }
 
-/// A fixed address is shown by the instruction itself; only devices are worth a word there.
+/// A fixed address is shown by the instruction itself; only devices and NULL are worth a word there.
 fn memory_meaning(address: u64, computed: bool, marks: &Landmarks) -> Option<String> {
     let meaning = recognise_address(address, marks)?;
-    (computed || meaning.kind == "fixmap-device").then_some(meaning.text)
+    (computed || matches!(meaning.kind, "fixmap-device" | "null" | "null-plus-offset"))
+        .then_some(meaning.text)
 }
 
 /// Bytes in hexadecimal.

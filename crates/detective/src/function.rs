@@ -151,10 +151,12 @@ impl<'i, 'd> ImageCode<'i, 'd> {
     /// Widens the window of `situation` to its whole function; says why where it cannot.
     pub fn widen(&self, situation: &mut Situation) -> Result<(), String> {
         let place = &situation.place;
-        let shown = place.function.clone().unwrap_or_default();
-        let function = self
-            .function(place)
-            .ok_or_else(|| format!("{shown} could not be found in the image"))?;
+        // Code without a name is a module's or nobody's: there is nothing to look for.
+        let Some(shown) = place.function.clone() else { return Ok(()) };
+        let function = self.function(place).ok_or_else(|| match &place.module {
+            Some(module) => format!("{shown} is in the module {module}, which is not at hand"),
+            None => format!("{shown} could not be found in the image: is it another build?"),
+        })?;
         let trap = place.offset.and_then(|o| usize::try_from(o).ok()).unwrap_or(0);
         let mut bytes = function.bytes.clone();
         // What ran is what the dump shows; the image was patched at boot.

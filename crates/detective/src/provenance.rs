@@ -55,8 +55,9 @@ fn register_that_matters(situation: &Situation, instruction: &Instruction) -> Op
     let memory = (0..instruction.op_count()).any(|i| instruction.op_kind(i) == OpKind::Memory);
     let (base, index) = (Gpr::of(instruction.memory_base()), Gpr::of(instruction.memory_index()));
     if memory && instruction.mnemonic() != iced_x86::Mnemonic::Nop {
-        let sound =
-            |register: Gpr| situation.register(register).is_some_and(|v| v >> 47 == 0x1_ffff);
+        let sound = |register: Gpr| {
+            situation.register(register).is_some_and(|v| v >= situation.landmarks().kernel_half())
+        };
         return match (base, index) {
             (Some(base), Some(index)) if sound(base) && !sound(index) => Some(index),
             (Some(base), _) if base != Gpr::RSP => Some(base),

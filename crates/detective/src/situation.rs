@@ -6,11 +6,14 @@
 use kolumbo_case::{CodePlace, MachineState};
 use kolumbo_dataflow::symbolic::{Flag, Gpr};
 
-use crate::value::Landmarks;
+use crate::value::{KERNEL_HALF, KERNEL_HALF_57, Landmarks};
 use crate::window::Window;
 
 /// `__KERNEL_CS` (arch/x86/include/asm/segment.h); 0x33 is `__USER_CS`, 0x23 `__USER32_CS`.
 const USER32_CS: u64 = 0x23;
+
+/// CR4.LA57, Intel SDM volume 3, section 2.5.
+const CR4_LA57: u64 = 1 << 12;
 
 /// A dump of an x86-64 CPU with its code.
 #[derive(Debug, Clone)]
@@ -25,6 +28,8 @@ pub struct Situation {
     pub gs_base: Option<u64>,
     /// The CPU was in user mode.
     pub user_mode: bool,
+    /// Page tables have five levels.
+    pub five_levels: bool,
     /// Where, in the dump's own words.
     pub place: CodePlace,
     /// The code.
@@ -57,6 +62,7 @@ impl Situation {
             rip: place.address.or_else(|| state.registers.get("rip")),
             gs_base: state.registers.get("gs_base"),
             user_mode: state.user_mode,
+            five_levels: five_levels(state),
             place,
             window,
         })
@@ -79,7 +85,12 @@ impl Situation {
 
     /// What values of this dump are compared with.
     pub fn landmarks(&self) -> Landmarks {
-        Landmarks { gs_base: self.gs_base, rsp: self.register(Gpr::RSP), rip: self.absolute_rip() }
+        Landmarks {
+            gs_base: self.gs_base,
+            rsp: self.register(Gpr::RSP),
+            rip: self.absolute_rip(),
+            five_levels: self.five_levels,
+        }
     }
 
     /// How the byte at `offset` of the window is called: `function+0x1f`, or an address.
@@ -101,5 +112,14 @@ impl Situation {
                 distance.unsigned_abs()
             ),
         }
+    }
+}
+
+/// CR4.LA57 says it; a dump without CR4 shows it by a kernel stack below the addresses of four levels.
+fn five_levels(state: &MachineState) -> bool {
+    match (state.registers.get("cr4"), state.registers.get("rsp")) {
+        (Some(cr4), _) => cr4 & CR4_LA57 != 0,
+        (None, Some(rsp)) => !state.user_mode && (KERNEL_HALF_57..KERNEL_HALF).contains(&rsp),
+        _ => false,
     }
 }

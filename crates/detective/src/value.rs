@@ -25,10 +25,31 @@ pub struct Landmarks {
     pub rsp: Option<u64>,
     /// Instruction pointer.
     pub rip: Option<u64>,
+    /// Page tables have five levels, so that addresses have 57 bits.
+    pub five_levels: bool,
+}
+
+impl Landmarks {
+    /// Where kernel addresses begin.
+    pub fn kernel_half(&self) -> u64 {
+        if self.five_levels { KERNEL_HALF_57 } else { KERNEL_HALF }
+    }
+
+    /// Where user addresses end.
+    fn user_end(&self) -> u64 {
+        if self.five_levels { 1 << 56 } else { USER_END }
+    }
+
+    /// The processor takes `value` for an address.
+    pub fn is_canonical(&self, value: u64) -> bool {
+        value < self.user_end() || value >= self.kernel_half()
+    }
 }
 
 /// Addresses from here up are sign-extended kernel addresses (48 bits).
-const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
+pub(crate) const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
+/// With five levels (57 bits).
+pub(crate) const KERNEL_HALF_57: u64 = 0xff00_0000_0000_0000;
 /// The end of user addresses with four levels.
 const USER_END: u64 = 0x0000_8000_0000_0000;
 /// `MAX_ERRNO` of include/linux/err.h.
@@ -60,9 +81,12 @@ pub fn recognise(value: u64, marks: &Landmarks) -> Option<Meaning> {
         return meaning("ascii", format!("text \"{text}\""));
     }
     if value >= KERNEL_HALF {
-        return kernel_address(value);
+        return kernel_address(value, marks);
     }
-    if value >= USER_END {
+    if value >= marks.kernel_half() {
+        return five_level_address(value);
+    }
+    if value >= marks.user_end() {
         return non_canonical(value);
     }
     match value {
@@ -81,7 +105,7 @@ pub fn recognise_address(address: u64, marks: &Landmarks) -> Option<Meaning> {
             "null-plus-offset",
             format!("NULL plus {address:#x}: a member of a structure that is not there"),
         ),
-        0x1000..USER_END => meaning("user-pointer", "a user-space address"),
+        0x1000.. if address < marks.user_end() => meaning("user-pointer", "a user-space address"),
         _ => recognise(address, marks),
     }
 }
@@ -204,13 +228,15 @@ fn near_landmark(value: u64, marks: &Landmarks) -> Option<Meaning> {
     const STACK: u64 = 0x8000;
     /// Per-CPU units are at most this large (`u2097152` in the boot log).
     const UNIT: u64 = 0x20_0000;
-    if let Some(rsp) = marks.rsp.filter(|&rsp| rsp >= KERNEL_HALF && value / STACK == rsp / STACK) {
+    if let Some(rsp) =
+        marks.rsp.filter(|&rsp| rsp >= marks.kernel_half() && value / STACK == rsp / STACK)
+    {
         return match value.checked_sub(rsp) {
             Some(above) => meaning("stack", format!("on the current stack, RSP+{above:#x}")),
             None => meaning("stack", format!("on the current stack, {:#x} below RSP", rsp - value)),
         };
     }
-    if let Some(base) = marks.gs_base.filter(|&base| base >= KERNEL_HALF)
+    if let Some(base) = marks.gs_base.filter(|&base| base >= marks.kernel_half())
         && let Some(offset) = value.checked_sub(base).filter(|&o| o < UNIT)
     {
         return meaning("per-cpu", format!("in this CPU's per-CPU area, offset {offset:#x}"));
@@ -227,8 +253,26 @@ fn ascii(value: u64) -> Option<String> {
         .then(|| String::from_utf8_lossy(&bytes[..used]).replace('"', "'"))
 }
 
-fn kernel_address(value: u64) -> Option<Meaning> {
+/// Five levels: the parts of the address space after mm.rst; KASLR moves them within the whole.
+fn five_level_address(value: u64) -> Option<Meaning> {
     match value {
+        0xff11_0000_0000_0000..0xffdf_0000_0000_0000 => meaning(
+            "kernel-address",
+            "a kernel address: the direct map, vmalloc or a struct page (five-level page tables)",
+        ),
+        0xffdf_0000_0000_0000..0xffff_8000_0000_0000 => {
+            meaning("kasan-shadow", "a kernel address, in KASAN's shadow if there is one")
+        }
+        _ => meaning("kernel-address", "a kernel address (five-level page tables)"),
+    }
+}
+
+fn kernel_address(value: u64, marks: &Landmarks) -> Option<Meaning> {
+    match value {
+        // With five levels only the parts at the very top are where they are with four.
+        0xffff_8000_0000_0000..0xffff_fe00_0000_0000 if marks.five_levels => {
+            meaning("kernel-address", "a kernel address")
+        }
         0xffff_8000_0000_0000..0xffff_c880_0000_0000 => {
             meaning("direct-map", "a kernel address, probably in the direct map of physical memory")
         }
@@ -267,6 +311,7 @@ mod tests {
             gs_base: Some(0xffff_96dd_9e40_0000),
             rsp: Some(0xffff_96dd_9e40_3e58),
             rip: None,
+            five_levels: false,
         };
         recognise(value, &marks).map_or("", |m| m.kind)
     }
@@ -295,6 +340,16 @@ mod tests {
         ] {
             assert_eq!(kind(value), expected, "{value:#x}");
         }
+    }
+
+    #[test]
+    fn with_five_levels_more_values_are_addresses() {
+        let marks = Landmarks { five_levels: true, ..Landmarks::default() };
+        let kind = |value| recognise(value, &marks).map_or("", |m| m.kind);
+        assert_eq!(kind(0xff32_8e80_41ad_3100), "kernel-address");
+        assert_eq!(kind(0x00ff_96dd_9e40_0000), "user-pointer");
+        assert_eq!(kind(0xadec_c9cc_04e2_ca00), "stack-canary");
+        assert_eq!(kind(0xffff_ffff_8426_ab50), "kernel-image");
     }
 
     #[test]

@@ -23,6 +23,7 @@ use kolumbo_machine::{Machine, MachineError, Plan, QemuError, Sink, host, qemu};
 use crate::folder::{FolderError, FolderWriter};
 use crate::inputs;
 use crate::kernel::{self, Found, KernelError};
+use crate::standstill;
 use crate::symbolise::Symboliser;
 
 /// What kolumbo puts first on every kernel command line, unless the user names a console: the
@@ -355,6 +356,9 @@ fn run(
     let mut judge = Judge::new(prepared.params);
     let verdict = watch(&mut machine, request, &mut judge, folder, interrupted, observer)?;
     case.wall_ms = Some(machine.now_ms());
+    if machine.stand_still().is_ok() {
+        case.cpus = standstill::cpus_of(&mut machine, &verdict);
+    }
     let mut tail = Tee { judge: &mut judge, folder, observer, pending: Vec::new() };
     machine.end(&mut tail)?;
 
@@ -371,7 +375,7 @@ fn run(
     case.jobs_failed = judge.userspace().failed_job().is_some();
     let mut verdict = verdict;
     let text = case.guest.as_ref().map_or(0, |g| g.text);
-    case.gaps.extend(Symboliser::new(&prepared.found, text).annotate(&mut verdict));
+    case.gaps.extend(Symboliser::new(&prepared.found, text).annotate(&mut verdict, &mut case.cpus));
     case.outcome = Some(verdict);
     case.inputs = hashes.collect();
     Ok(())

@@ -69,6 +69,22 @@ fn io<'a>(doing: &'static str, path: &'a Path) -> impl Fn(std::io::Error) -> Fol
     move |source| FolderError::Io { doing, path: path.to_owned(), source }
 }
 
+/// Replaces the case file in the case folder `dir`, whole.
+pub fn replace(dir: &Path, case: &CaseFile) -> Result<(), FolderError> {
+    let path = dir.join(CASE_FILE);
+    let mut text = serde_json::to_vec_pretty(case)
+        .map_err(|source| FolderError::NotACase { path: path.clone(), source })?;
+    text.push(b'\n');
+    let mut file = tempfile::Builder::new()
+        .permissions(fs::Permissions::from_mode(0o644))
+        .tempfile_in(dir)
+        .map_err(io("write into", dir))?;
+    file.write_all(&text).map_err(io("write", &path))?;
+    file.as_file().sync_data().map_err(io("write", &path))?;
+    file.persist(&path).map_err(|e| io("replace", &path)(e.error))?;
+    Ok(())
+}
+
 /// Writes one case. As a [`Sink`] it takes console bytes and events as they come.
 #[derive(Debug)]
 pub struct FolderWriter {
@@ -111,18 +127,7 @@ impl FolderWriter {
 
     /// Replaces the case file. A reader sees the old one or the new one, never half of one.
     pub fn save(&self, case: &CaseFile) -> Result<(), FolderError> {
-        let path = self.path.join(CASE_FILE);
-        let mut text = serde_json::to_vec_pretty(case)
-            .map_err(|source| FolderError::NotACase { path: path.clone(), source })?;
-        text.push(b'\n');
-        let mut file = tempfile::Builder::new()
-            .permissions(fs::Permissions::from_mode(0o644))
-            .tempfile_in(&self.path)
-            .map_err(io("write into", &self.path))?;
-        file.write_all(&text).map_err(io("write", &path))?;
-        file.as_file().sync_data().map_err(io("write", &path))?;
-        file.persist(&path).map_err(|e| io("replace", &path)(e.error))?;
-        Ok(())
+        replace(&self.path, case)
     }
 
     /// The first failure to write, if there was one.

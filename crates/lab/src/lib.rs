@@ -9,4 +9,5 @@ pub mod folder;
 pub mod inputs;
 pub mod kernel;
 pub mod package;
+pub mod standstill;
 pub mod symbolise;

@@ -3,7 +3,7 @@
 //! Reads the image only when there is something to name, since unpacking it takes longer than a
 //! healthy guest needs to shut down. Main type: [`Symboliser`].
 
-use kolumbo_case::{Evidence, VcpuSample, Verdict};
+use kolumbo_case::{Evidence, MachineState, VcpuSample, Verdict};
 use kolumbo_dataflow::disassembly::{Printer, Syntax};
 use kolumbo_vmlinux::{Kernel, SymbolTable, slide};
 
@@ -24,9 +24,9 @@ impl<'a> Symboliser<'a> {
         Symboliser { found, text }
     }
 
-    /// Fills in symbol and instruction of every sample in `verdict`. Returns what could not be
-    /// found out.
-    pub fn annotate(&self, verdict: &mut Verdict) -> Vec<String> {
+    /// Fills in symbol and instruction of every sample in `verdict` and the function of every state in
+    /// `cpus`. Returns what could not be found out.
+    pub fn annotate(&self, verdict: &mut Verdict, cpus: &mut [MachineState]) -> Vec<String> {
         let mut samples: Vec<&mut VcpuSample> = verdict
             .evidence
             .iter_mut()
@@ -65,6 +65,17 @@ impl<'a> Symboliser<'a> {
                 .into_iter()
                 .next()
                 .map(|line| line.text);
+        }
+        for place in cpus.iter_mut().filter_map(|cpu| cpu.pc.as_mut()) {
+            let Some(address) = place.address.zip(offset).and_then(|(a, o)| a.checked_sub(o))
+            else {
+                continue;
+            };
+            if let Some(located) = table.lookup(address) {
+                place.function = Some(located.symbol.name.to_owned());
+                place.offset = Some(located.offset);
+                place.size = Some(located.size);
+            }
         }
         gaps
     }

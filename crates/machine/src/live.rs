@@ -386,6 +386,16 @@ impl Machine {
         samples
     }
 
+    /// Stops the virtual CPUs, for a long look at them through [`GuestView`]. The guest is over then:
+    /// nothing starts it again.
+    pub fn stand_still(&mut self) -> Result<(), QmpError> {
+        if !self.stopped && !self.exited {
+            self.qmp.command("stop", json!({}), COMMAND_LIMIT)?;
+            self.stopped = true;
+        }
+        Ok(())
+    }
+
     fn sample_stopped(&mut self) -> Result<Vec<VcpuSample>, QmpError> {
         if self.vcpu_threads.is_empty() {
             self.vcpu_threads = self.read_vcpu_threads()?;

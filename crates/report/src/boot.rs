@@ -5,6 +5,8 @@ use std::fmt::Write;
 use kolumbo_case::file::CaseState;
 use kolumbo_case::{CaseFile, Evidence, VcpuSample, Verdict};
 
+use crate::explain;
+
 /// Evidence lines that are shown; the rest is in the case file.
 const SHOWN: usize = 24;
 
@@ -37,6 +39,10 @@ pub fn report(case: &CaseFile) -> String {
     }
     if let Some(v) = &case.outcome {
         proof(&mut out, v);
+    }
+    if let Some(explanation) = &case.explanation {
+        out.push('\n');
+        out.push_str(&explain::report(explanation, explain::Shown::default()));
     }
     if case.state == CaseState::Running {
         out.push_str("  the run did not finish; console and events up to its end are kept\n");

@@ -4,14 +4,18 @@
 //! dump with its code. The main function is [`report`].
 
 use kolumbo_case::{
-    Confidence, DecodedLine, ExplainedState, Explanation, Finding, StateConclusion, StateRole,
-    Suspect,
+    Confidence, DecodedLine, ExplainedFrame, ExplainedState, Explanation, Finding, StateConclusion,
+    StateRole, Suspect,
 };
 
 use crate::wrap::{Page, WIDTH};
 
 /// Values of registers shown per dump.
 const VALUES: usize = 8;
+/// Instructions shown before the trap.
+const BEFORE: usize = 12;
+/// Instructions shown behind it.
+const BEHIND: usize = 5;
 
 /// What to show.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,14 +36,16 @@ pub fn report(explanation: &Explanation, shown: Shown) -> String {
     }
     for state in explanation.states.iter().filter(|s| wanted(s, explanation, shown)) {
         page.gap();
-        render_state(&mut page, state);
+        render_state(&mut page, state, shown);
     }
     let hidden = explanation.states.iter().filter(|s| !wanted(s, explanation, shown)).count();
     if hidden > 0 {
         page.gap();
-        let what = if hidden == 1 { "1 more dump agrees" } else { "more dumps agree" };
-        let count = if hidden == 1 { String::new() } else { format!("{hidden} ") };
-        page.line(&format!("{count}{what} or cannot be judged (--all-frames shows it)"));
+        let (what, pronoun) = match hidden {
+            1 => ("1 more dump agrees or cannot be judged".to_owned(), "it"),
+            more => (format!("{more} more dumps agree or cannot be judged"), "them"),
+        };
+        page.line(&format!("{what} (kolumbo explain --all-frames shows {pronoun})"));
     }
     for gap in &explanation.gaps {
         page.gap();
@@ -120,7 +126,7 @@ fn render_suspect(page: &mut Page, number: usize, suspect: &Suspect) {
 }
 
 /// One dump.
-pub fn render_state(page: &mut Page, state: &ExplainedState) {
+pub fn render_state(page: &mut Page, state: &ExplainedState, shown: Shown) {
     let role = match state.role {
         StateRole::Fault => "",
         StateRole::Other => "another CPU: ",
@@ -132,15 +138,15 @@ pub fn render_state(page: &mut Page, state: &ExplainedState) {
     let who = if state.who.is_empty() { String::new() } else { format!(" ({})", state.who) };
     let mode = if state.user_mode { ", user mode" } else { "" };
     page.wrapped("", &format!("{role}{}{who}{mode}", state.at));
-    render_code(page, &state.code, &state.at.symbol);
+    render_code(page, &state.code, &state.at.symbol, shown);
     if let Some(spin) = &state.spin {
         page.gap();
-        page.wrapped(
-            "  waits    ",
-            &format!("in the loop {} to {} until {}", spin.from, spin.to, spin.until),
-        );
+        page.wrapped("  waits    ", &format!("in the loop {} to {}", spin.from, spin.to));
+        page.wrapped("  until    ", &spin.until);
         page.wrapped("  for      ", &spin.waits_for);
-        page.wrapped("  ended by ", &spin.ended_by);
+        if !spin.ended_by.is_empty() {
+            page.wrapped("  ended by ", &spin.ended_by);
+        }
     }
     page.gap();
     render_consistency(page, state);
@@ -169,15 +175,28 @@ pub fn render_state(page: &mut Page, state: &ExplainedState) {
             );
         }
     }
+    render_frames(page, &state.frames, shown);
 }
 
-/// Instructions, the trap marked; a bar stands before those that ran straight into it.
-fn render_code(page: &mut Page, code: &[DecodedLine], function: &str) {
-    let mut last_source: &[String] = &[];
-    for line in code {
-        if !line.source.is_empty() && line.source != last_source {
-            page.wrapped("      ", &format!("; {}", line.source.join(" inlined at ")));
-            last_source = &line.source;
+/// Instructions, the trap marked; a bar stands before those that ran straight into it. Of a long
+/// window the part around the trap is shown, and all that ran straight into it as far as it fits.
+fn render_code(page: &mut Page, code: &[DecodedLine], function: &str, shown: Shown) {
+    let trap = code.iter().position(|l| l.trap).unwrap_or(0);
+    let (first, last) = match shown.all_frames {
+        true => (0, code.len()),
+        false => (trap.saturating_sub(BEFORE), (trap + 1 + BEHIND).min(code.len())),
+    };
+    let mut last_source: Option<&String> = None;
+    for line in &code[first..last] {
+        // The way through inlined functions matters at the trap; elsewhere the line is enough.
+        let source = line.source.first();
+        if source.is_some() && (source != last_source || line.trap) {
+            let chain = if line.trap { line.source.as_slice() } else { &line.source[..1] };
+            for (depth, place) in chain.iter().enumerate() {
+                let how = if depth == 0 { "" } else { "inlined at " };
+                page.wrapped("      ; ", &format!("{how}{place}"));
+            }
+            last_source = source;
         }
         let mark = match (line.trap, line.in_line) {
             (true, _) => "  > ",
@@ -192,6 +211,28 @@ fn render_code(page: &mut Page, code: &[DecodedLine], function: &str) {
             (None, None) => continue,
         };
         page.wrapped("               ; ", &operand);
+    }
+}
+
+/// The trace, where an image or the log itself adds source lines to it.
+fn render_frames(page: &mut Page, frames: &[ExplainedFrame], shown: Shown) {
+    let told = frames.iter().any(|f| !f.source.is_empty() || !f.code.is_empty());
+    if !told && !shown.all_frames || frames.is_empty() {
+        return;
+    }
+    page.gap();
+    page.line("  call trace");
+    for frame in frames.iter().filter(|f| f.reliable || shown.all_frames) {
+        let doubt = if frame.reliable { "" } else { "? " };
+        page.wrapped("    ", &format!("{doubt}{}", frame.text));
+        for (depth, place) in frame.source.iter().enumerate() {
+            let how = if depth == 0 { "" } else { "inlined at " };
+            page.wrapped("        ", &format!("{how}{place}"));
+        }
+        let function = frame.text.split('+').next().unwrap_or_default();
+        for line in &frame.code {
+            instruction(page, "          ", inside(&line.address, function), &line.text);
+        }
     }
 }
 
@@ -222,8 +263,11 @@ fn render_consistency(page: &mut Page, state: &ExplainedState) {
         page.wrapped(
             "           ",
             &format!(
-                "({} instructions from {}; {})",
-                summary.steps, summary.from, summary.from_reason
+                "({} instruction{} from {}; {})",
+                summary.steps,
+                if summary.steps == 1 { "" } else { "s" },
+                summary.from,
+                summary.from_reason
             ),
         );
     }

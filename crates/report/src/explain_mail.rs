@@ -5,7 +5,7 @@
 
 use kolumbo_case::{CrashReport, Explanation, ReadResult};
 
-use crate::explain::{render_finding, render_state};
+use crate::explain::{Shown, render_finding, render_state};
 use crate::wrap::Page;
 
 /// What the reporter knows beyond the log.
@@ -47,7 +47,7 @@ pub fn mail(read: &ReadResult, explanation: &Explanation, circumstances: &Circum
     page.line("The decoded splat:");
     page.gap();
     if let Some(state) = explanation.states.iter().find(|s| !s.user_mode) {
-        render_state(&mut page, state);
+        render_state(&mut page, state, Shown::default());
         if !state.frames.is_empty() {
             page.gap();
             page.line("  Call Trace:");

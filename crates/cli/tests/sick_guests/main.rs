@@ -87,6 +87,8 @@ enum Outcome {
 
 struct Ran {
     verdict: Verdict,
+    /// Words of the table that `kolumbo show` does not print.
+    unexplained: Vec<String>,
     exit: Option<i32>,
     wall: Duration,
 }
@@ -94,6 +96,7 @@ struct Ran {
 impl Ran {
     fn is_right(&self, guest: &Guest) -> bool {
         guest.expect.contains(&self.verdict.verdict)
+            && self.unexplained.is_empty()
             && self.exit == Some(i32::from(self.verdict.verdict.exit_code()))
     }
 }
@@ -110,11 +113,16 @@ impl Outcome {
                 let silent = v.decided_ms.saturating_sub(v.last_sign_of_life_ms) as f64 / 1e3;
                 format!(
                     "{mark}  {name:<28} {:<18} {:5.1} s, {silent:4.1} s after the last sign of \
-                     life{}: {}",
+                     life{}: {}{}",
                     v.verdict.name(),
                     ran.wall.as_secs_f64(),
                     if v.timed_out { ", by the time limit" } else { "" },
                     v.reason,
+                    if ran.unexplained.is_empty() {
+                        String::new()
+                    } else {
+                        format!("; the explanation lacks {}", ran.unexplained.join(", "))
+                    },
                 )
             }
         }
@@ -161,11 +169,25 @@ fn boot(guest: &Guest, arguments: &[String], out: &Path) -> Outcome {
         .and_then(|bytes| serde_json::from_slice(&bytes).map_err(|e| e.to_string()));
     match case {
         Ok(CaseFile { outcome: Some(verdict), .. }) => {
-            Outcome::Ran(Box::new(Ran { verdict, exit: status.code(), wall }))
+            let unexplained = unexplained(guest, out);
+            Outcome::Ran(Box::new(Ran { verdict, unexplained, exit: status.code(), wall }))
         }
         Ok(_) => Outcome::Failed(format!("the case has no verdict ({status}): {complaint}")),
         Err(e) => Outcome::Failed(format!("reading the case: {e} ({status}): {complaint}")),
     }
+}
+
+/// What the table wants explained and the report of the case does not say.
+fn unexplained(guest: &Guest, case: &Path) -> Vec<String> {
+    if guest.explained.is_empty() {
+        return Vec::new();
+    }
+    let shown = Command::new(env!("CARGO_BIN_EXE_kolumbo"))
+        .args(["show", "--no-console"])
+        .arg(case)
+        .output();
+    let text = shown.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    guest.explained.iter().filter(|words| !text.contains(*words)).cloned().collect()
 }
 
 /// Threads that keep the host's CPUs busy until this is dropped.

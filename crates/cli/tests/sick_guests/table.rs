@@ -33,6 +33,8 @@ pub(crate) struct Guest {
     pub(crate) healthy: bool,
     #[serde(default)]
     pub(crate) quick: bool,
+    #[serde(default)]
+    pub(crate) explained: Vec<String>,
     /// For people.
     #[serde(default, rename = "saw")]
     pub(crate) _saw: String,

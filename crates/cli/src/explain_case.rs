@@ -1,0 +1,68 @@
+//! What a finished run means: the dumps on its console and the CPUs that stood still at its verdict,
+//! held against the image that was booted.
+
+use std::path::Path;
+
+use kolumbo_case::{CaseFile, CrashContext, CrashReport, Explanation, ReadResult, VerdictKind};
+use kolumbo_detective::Options;
+use kolumbo_lab::kernel;
+
+use crate::explain;
+
+/// The explanation of `case`, whose console said `console`; none for a healthy guest and where there
+/// is nothing to look at. `cache` is where packages were unpacked.
+pub(crate) fn explanation(case: &CaseFile, console: &[u8], cache: &Path) -> Option<Explanation> {
+    case.outcome.as_ref().filter(|v| v.verdict != VerdictKind::Booted)?;
+    let read = what_was_seen(case, console);
+    if read.reports.iter().all(|r| r.states.is_empty()) {
+        return None;
+    }
+    Some(with_its_image(case, &read, cache, &Options::default()))
+}
+
+/// The explanation of what was seen of `case` with the image that it booted. An image that cannot be
+/// read any more is a gap of the explanation.
+pub(crate) fn with_its_image(
+    case: &CaseFile,
+    read: &ReadResult,
+    cache: &Path,
+    options: &Options<'_>,
+) -> Explanation {
+    let found = kernel::find(Path::new(&case.spec.kernel), cache);
+    let explained = found.map_err(|e| e.to_string()).and_then(|found| {
+        let vmlinux = match &found.vmlinux {
+            Some(path) => Some(kernel::map(path).map_err(|e| e.to_string())?),
+            None => None,
+        };
+        let path = found.vmlinux.as_ref().unwrap_or(&found.image);
+        let bytes = vmlinux.as_deref().unwrap_or(&found.bytes);
+        let system_map = found.system_map.as_ref().and_then(|p| std::fs::read(p).ok());
+        explain::with_image(read, options, path, bytes, system_map.as_deref())
+            .map_err(|e| format!("{e:#}"))
+    });
+    explained.unwrap_or_else(|why| {
+        let mut alone = kolumbo_detective::explain(read, options);
+        alone.gaps.push(kolumbo_case::Gap { what: format!("without an image: {why}"), span: None });
+        alone
+    })
+}
+
+/// The crashes on the console, and each CPU that stood still as one more.
+pub(crate) fn what_was_seen(case: &CaseFile, console: &[u8]) -> ReadResult {
+    let mut read = kolumbo_console::read(console);
+    // How a console of our own was transported says nothing about the guest.
+    read.gaps.clear();
+    for cpu in &case.cpus {
+        let context = CrashContext {
+            release: case.guest.as_ref().map(|g| g.release.clone()).filter(|r| !r.is_empty()),
+            ..CrashContext::default()
+        };
+        read.reports.push(CrashReport {
+            title: format!("CPU {} at the verdict", cpu.cpu.unwrap_or_default()),
+            context,
+            states: vec![cpu.clone()],
+            ..CrashReport::default()
+        });
+    }
+    read
+}
