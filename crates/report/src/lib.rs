@@ -9,4 +9,5 @@ pub mod check_sarif;
 pub mod crash;
 pub mod explain;
 pub mod explain_mail;
+pub mod matrix;
 pub mod wrap;

@@ -1,0 +1,204 @@
+//! The reports of a matrix: what they say, and that nothing breaks out of them.
+
+mod samples;
+
+use expect_test::{Expect, expect};
+use kolumbo_case::matrix::MatrixFile;
+use kolumbo_report::matrix::text::{self, Style};
+
+fn table(matrix: &MatrixFile, style: Style, expect: Expect) {
+    expect.assert_eq(&text::table(matrix, style));
+}
+
+#[test]
+fn a_planted_sickness() {
+    table(
+        &samples::planted(),
+        Style::default(),
+        expect![[r#"
+        srso: kernel 2 x smp 3 x append 3, 18 cells
+
+        kernel  smp  | off  safe-ret  ibpb  (append)
+        gcc     1    | ok   ok        ok
+                2    | ok   ok        ok
+                4    | ok   ok        ok
+        clang   1    | ok   ok        ok
+                2    | ok   HUNG A!   ok
+                4    | ok   HUNG A!   ok
+
+          A, B: which bug; !: not as expected
+
+        A  hung-boot in srso_alias_safe_ret
+           sick when: clang and smp >= 2 and safe-ret
+           2 of 2 runs in 2 cells
+
+        18 cells, 16 healthy, 2 sick, 2 not as expected, 18 runs, 88.1 s
+    "#]],
+    );
+}
+
+#[test]
+fn a_flaky_guest_and_everything_else() {
+    table(
+        &samples::mixed(),
+        Style { unicode: true, ..Style::default() },
+        expect![[r#"
+        srso: kernel 2 × smp 3 × append 3, 18 cells
+
+        kernel  smp  │ off  safe-ret       ibpb  (append)
+        gcc     1    │ err  ok             ok
+                2    │ ok   ok             ok
+                4    │ ok   ok             SPLAT B
+        clang   1    │ ok   ok             ok
+                2    │ ok   flaky 4/10 A!  ok
+                4    │ ok   flaky 4/10 A!  ..
+
+          flaky 3/10: 3 of 10 runs were sick; err: no run could be judged; ..: not run yet; A, B: which bug;
+          !: not as expected
+
+        A  hung-boot in srso_alias_safe_ret
+           sick when: clang and smp ≥ 2 and safe-ret
+           8 of 20 runs in 2 cells: 40% (22% to 61% at 95% confidence)
+           open: smp 3 was not tested: the limit is 2 or 3
+        B  WARNING: suspicious RCU usage in cpuhp_thread_fun
+           sick when: smp ≥ 4 and ibpb
+           10 of 10 runs in 1 cell
+
+        18 cells, 13 healthy, 1 sick, 2 flaky, 1 without an answer, 1 pending, 2 not as expected, 170 runs,
+        12 min 03 s
+        not finished: cells are still to be run
+        gap: the compiler of the kernel gcc could not be read
+    "#]],
+    );
+}
+
+#[test]
+fn a_narrow_terminal_gets_rows() {
+    table(
+        &samples::mixed(),
+        Style { width: 44, ..Style::default() },
+        expect![[r#"
+        srso: kernel 2 x smp 3 x append 3, 18 cells
+
+        kernel  smp  append    |
+        gcc     1    off       | err
+                     safe-ret  | ok
+                     ibpb      | ok
+                2    off       | ok
+                     safe-ret  | ok
+                     ibpb      | ok
+                4    off       | ok
+                     safe-ret  | ok
+                     ibpb      | SPLAT B
+        clang   1    off       | ok
+                     safe-ret  | ok
+                     ibpb      | ok
+                2    off       | ok
+                     safe-ret  | flaky 4/10 A!
+                     ibpb      | ok
+                4    off       | ok
+                     safe-ret  | flaky 4/10 A!
+                     ibpb      | ..
+
+          flaky 3/10: 3 of 10 runs were sick; err:
+          no run could be judged; ..: not run yet;
+          A, B: which bug; !: not as expected
+
+        A  hung-boot in srso_alias_safe_ret
+           sick when: clang and smp >= 2 and safe-ret
+           8 of 20 runs in 2 cells: 40% (22% to 61%
+           at 95% confidence)
+           open: smp 3 was not tested: the limit is
+                 2 or 3
+        B  WARNING: suspicious RCU usage in
+           cpuhp_thread_fun
+           sick when: smp >= 4 and ibpb
+           10 of 10 runs in 1 cell
+
+        18 cells, 13 healthy, 1 sick, 2 flaky, 1
+        without an answer, 1 pending, 2 not as
+        expected, 170 runs, 12 min 03 s
+        not finished: cells are still to be run
+        gap: the compiler of the kernel gcc could
+             not be read
+    "#]],
+    );
+}
+
+#[test]
+fn a_large_table_is_summed_up() {
+    table(
+        &samples::large(1_000),
+        Style::default(),
+        expect![[r#"
+        nightly: kernel 5 x config 2 x smp 5 x cpu 4 x append 5, 1000 cells
+
+        kernel
+          kernel-1  ....................     1% of runs sick; 2 of 200 cells sick or flaky
+          kernel-2  ####................    19% of runs sick; 37 of 200 cells sick or flaky
+          kernel-3  ....................     1% of runs sick; 2 of 200 cells sick or flaky
+          kernel-4  #...................     3% of runs sick; 5 of 200 cells sick or flaky
+          kernel-5  ###.................    17% of runs sick; 34 of 200 cells sick or flaky
+        config
+          config-1  #...................     7% of runs sick; 37 of 500 cells sick or flaky
+          config-2  ##..................     9% of runs sick; 43 of 500 cells sick or flaky
+        smp
+          1  #...................     3% of runs sick; 6 of 200 cells sick or flaky
+          2  ##..................     9% of runs sick; 17 of 200 cells sick or flaky
+          3  ##..................     9% of runs sick; 18 of 200 cells sick or flaky
+          4  ##..................    10% of runs sick; 19 of 200 cells sick or flaky
+          5  ##..................    10% of runs sick; 20 of 200 cells sick or flaky
+        cpu
+          cpu-1  ##..................     8% of runs sick; 21 of 250 cells sick or flaky
+          cpu-2  #...................     6% of runs sick; 16 of 250 cells sick or flaky
+          cpu-3  #...................     6% of runs sick; 16 of 250 cells sick or flaky
+          cpu-4  ##..................    11% of runs sick; 27 of 250 cells sick or flaky
+        append
+          append-1  ....................     1% of runs sick; 1 of 200 cells sick or flaky
+          append-2  ....................     1% of runs sick; 1 of 200 cells sick or flaky
+          append-3  #######.............    33% of runs sick; 65 of 200 cells sick or flaky
+          append-4  ....................     1% of runs sick; 1 of 200 cells sick or flaky
+          append-5  #...................     6% of runs sick; 12 of 200 cells sick or flaky
+
+          SPLAT B!        kernel-1/config-2/4/cpu-4/append-5
+          SPLAT B!        kernel-1/config-2/5/cpu-4/append-5
+          HUNG A!         kernel-2/config-1/2/cpu-1/append-3
+          HUNG A!         kernel-2/config-1/2/cpu-2/append-3
+          HUNG A!         kernel-2/config-1/2/cpu-3/append-3
+          HUNG A!         kernel-2/config-1/2/cpu-4/append-3
+          HUNG A!         kernel-2/config-1/3/cpu-1/append-3
+          HUNG A!         kernel-2/config-1/3/cpu-2/append-3
+          HUNG A!         kernel-2/config-1/3/cpu-3/append-3
+          HUNG A!         kernel-2/config-1/3/cpu-4/append-3
+          SPLAT B!        kernel-2/config-2/1/cpu-4/append-5
+          SPLAT B!        kernel-2/config-2/2/cpu-4/append-5
+          SPLAT B!        kernel-2/config-2/3/cpu-4/append-5
+          SPLAT B!        kernel-2/config-2/4/cpu-4/append-5
+          SPLAT B!        kernel-2/config-2/5/cpu-4/append-5
+          SPLAT B!        kernel-3/config-2/4/cpu-4/append-5
+          PANIC C!        kernel-4/config-1/1/cpu-1/append-1
+          PANIC C!        kernel-4/config-1/1/cpu-1/append-2
+          PANIC C!        kernel-4/config-1/1/cpu-1/append-3
+          PANIC C!        kernel-4/config-1/1/cpu-1/append-4
+          PANIC C!        kernel-4/config-1/1/cpu-1/append-5
+          err             kernel-1/config-2/2/cpu-4/append-2
+          err             kernel-3/config-1/5/cpu-1/append-3
+          err             kernel-3/config-2/4/cpu-1/append-5
+          err             kernel-4/config-1/3/cpu-3/append-4
+          err             kernel-5/config-2/5/cpu-2/append-1
+          and 59 more that are sick, flaky, without an answer or not as expected
+
+          err: no run could be judged; A, B: which bug; !: not as expected
+
+        A  hung-boot in srso_alias_safe_ret
+           sick when: kernel of every third and smp >= 2 and append-3
+           64 of 64 runs in 64 cells
+        B  WARNING: suspicious RCU usage in cpuhp_thread_fun
+           11 of 11 runs in 11 cells
+        C  Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b
+           5 of 5 runs in 5 cells
+
+        1000 cells, 915 healthy, 80 sick, 5 without an answer, 80 not as expected, 1000 runs, 74 min 40 s
+    "#]],
+    );
+}
