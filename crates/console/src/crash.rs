@@ -6,12 +6,12 @@
 
 use kolumbo_case::HeadlineKind;
 
-use crate::formats::{CompiledGroup, Format, Guilty, Recipe, Step, groups};
-use crate::frame::{bare_function, parse_frame, parse_pc};
+use crate::formats::{CompiledGroup, Format, Guilty, ORIGIN, groups};
+use crate::frame::{bare_function, parse_frame};
 use crate::scan::DECOMPRESSOR_LITERAL;
-use crate::skip::{is_dispatcher, is_helper, is_interrupt_entry};
 use crate::text::{Line, Text};
 use crate::title::{crash_type, names, normalise, shown_name};
+use crate::walk::{STACK_HEADINGS, begins_stack, guilty, is_heading};
 
 /// Lines behind a headline that a crash may have. Longer ones are dumps of all tasks, whose first
 /// part says enough.
@@ -117,9 +117,9 @@ pub(crate) fn name_crash(text: &Text, at: usize, group: &'static CompiledGroup) 
 }
 
 fn name_with(text: &Text, at: usize, group: &'static CompiledGroup, loose: bool) -> Option<Named> {
-    let lines = belonging(text, at, loose);
+    let (lines, own) = belonging(text, at, loose);
     let mut joined = String::new();
-    for &index in &lines {
+    for &index in &lines[..own] {
         let line = &text.lines[index].text;
         if joined.len() + line.len() > MAX_TEXT {
             break;
@@ -133,7 +133,7 @@ fn name_with(text: &Text, at: usize, group: &'static CompiledGroup, loose: bool)
     let raw_frame = match &format.guilty {
         Guilty::None => None,
         Guilty::Capture(n) => Some(bare_function(captures.get(*n).map_or("", |c| c)).to_owned()),
-        Guilty::Recipe(recipe) => Some(match guilty(recipe, &report, &captures) {
+        Guilty::Recipe(recipe) => Some(match guilty(recipe, &report[..own], &captures) {
             Some(name) => name,
             None => {
                 named.corrupted = Some("no guilty function could be found in the trace".into());
@@ -150,7 +150,14 @@ fn name_with(text: &Text, at: usize, group: &'static CompiledGroup, loose: bool)
     for name in &older {
         alts.push(fill(format.title, name));
     }
+    let origin = format.alts.iter().any(|a| a.contains("{origin}"));
+    let origin = origin.then(|| guilty(&ORIGIN, &report[..own], &captures)).flatten();
     for alt in format.alts {
+        let alt = match (&origin, alt.contains("{origin}")) {
+            (Some(origin), true) => &alt.replace("{origin}", shown_name(origin)),
+            (None, true) => continue,
+            _ => *alt,
+        };
         alts.push(fill(alt, &shown));
         alts.extend(older.iter().map(|name| fill(alt, name)));
     }
@@ -208,10 +215,13 @@ fn fill_template(template: &str, frame: &str, captures: &[String], format: &Form
     normalise(&title.replace("{frame}", frame))
 }
 
-/// The lines of the crash at line `at`: those of the same context, until a panic repeats it.
-fn belonging(text: &Text, at: usize, loose: bool) -> Vec<usize> {
+/// The lines of the crash at line `at`: those of the same context, until a panic repeats it. The
+/// second value tells how many of them tell of this crash alone: where lines do not name their
+/// callers, whatever follows another headline may belong to that one.
+fn belonging(text: &Text, at: usize, loose: bool) -> (Vec<usize>, usize) {
     let head = &text.lines[at];
     let mut lines = vec![at];
+    let mut own_lines = None;
     let mut every_cpu = false;
     for (index, line) in text.lines.iter().enumerate().skip(at + 1) {
         if lines.len() >= MAX_LINES || index - at > 4 * MAX_LINES {
@@ -222,6 +232,9 @@ fn belonging(text: &Text, at: usize, loose: bool) -> Vec<usize> {
                 continue;
             }
             break;
+        }
+        if own_lines.is_none() && head.caller.is_empty() && begins_another(head, line) {
+            own_lines = Some(lines.len());
         }
         let same = line.caller == head.caller || every_cpu && line.caller.starts_with('C');
         let own = !line.questionable && (line.marked || !head.marked);
@@ -239,7 +252,42 @@ fn belonging(text: &Text, at: usize, loose: bool) -> Vec<usize> {
         }
         lines.push(index);
     }
-    lines
+    let own_lines = own_lines.unwrap_or(lines.len());
+    (lines, own_lines)
+}
+
+/// Notes that come with a stack of their own.
+static STACKED_NOTES: &[&str] = &[
+    "vmalloc: allocation failure",
+    "FAULT_INJECTION: forcing a failure",
+    "FAULT_FLAG_ALLOW_RETRY missing",
+];
+
+/// Headlines that only go on with what another one began: the trap behind a `BUG()`, the oops behind
+/// a fault, the panic behind all of them.
+static CONTINUATIONS: &[&str] = &[
+    "Kernel panic",
+    "invalid opcode:",
+    "unregister_netdevice: waiting for",
+    "PANIC: double fault",
+    "double fault: ",
+    "Internal error:",
+    "Oops: ",
+    "list_add corruption",
+    "list_del corruption",
+    "unreferenced object",
+];
+
+/// `line` begins another crash or another stack than the one that `head` began.
+fn begins_another(head: &Line, line: &Line) -> bool {
+    if STACKED_NOTES.iter().any(|note| line.text.contains(note)) {
+        return true;
+    }
+    group_of(&line.text).is_some_and(|group| {
+        let names_list =
+            head.text.contains(" corruption") && line.text.contains("lib/list_debug.c");
+        !names_list && !CONTINUATIONS.contains(&group.literal)
+    })
 }
 
 fn panicked(text: &Text, at: usize) -> bool {
@@ -251,42 +299,26 @@ fn panicked(text: &Text, at: usize) -> bool {
         .any(|l| l.text.contains("Kernel panic - not syncing") && !l.text.contains("---[ end"))
 }
 
-/// Headings behind which frames must follow.
-fn is_trace_heading(line: &str) -> bool {
-    let line = line.trim();
-    ["Call Trace", "Call trace", "Backtrace:"].iter().any(|h| line.starts_with(h))
-        || (line.starts_with("Allocated") || line.starts_with("Freed"))
-            && line.ends_with(':')
-            && line.len() < 60
-}
-
-/// Why the traces of a report cannot be trusted: the first one must have frames, and so must those
-/// that tell where memory came from. Later ones belong to other tasks, which may have no stack.
+/// Why the traces of a report cannot be trusted: behind the first heading of each kind a frame must
+/// follow soon. Later ones belong to other tasks, which may have no stack.
 fn damaged_traces(report: &[&str]) -> Option<String> {
-    let is_frame = |line: &&str| parse_frame(line).is_some_and(|f| f.reliable);
-    let mut open: Option<&str> = None;
+    const SOON: usize = 15;
+    let guessed = |line: &&&str| parse_frame(line).is_some_and(|f| !f.reliable);
+    let has_frame =
+        |line: &&str| parse_frame(line).is_some() || line.contains("(stack is not available)");
     let mut seen = false;
-    for line in report {
-        if is_trace_heading(line) || line.contains("Call Trace:") {
-            if let Some(heading) = open {
-                return Some(format!("no frame follows '{}'", heading.trim()));
-            }
-            let matters = !seen || line.contains("Allocated") || line.contains("Freed");
-            open = matters.then_some(*line);
-            seen = true;
+    for heading in STACK_HEADINGS {
+        let Some(at) = report.iter().position(|l| is_heading(l, heading)) else { continue };
+        let here = parse_frame(report[at]).is_some();
+        let below = report[at + 1..].iter().filter(|l| !guessed(l));
+        let mut below = below.take(SOON).take_while(|l| !begins_stack(l));
+        if !here && !below.any(has_frame) {
+            return Some(format!("no frame follows '{}'", report[at].trim()));
         }
-        if let Some(heading) = open
-            && (is_frame(line)
-                || !heading.contains("Call") && line.contains("(stack is not available)"))
-        {
-            open = None;
-        }
+        seen = true;
     }
-    if !seen {
-        let frames = report.iter().filter(|l| is_frame(l)).count();
-        return (frames < 2).then(|| "there is no stack trace".to_owned());
-    }
-    open.map(|heading| format!("no frame follows '{}'", heading.trim()))
+    (!seen && report.iter().filter(|l| parse_frame(l).is_some_and(|f| f.reliable)).count() < 2)
+        .then(|| "there is no stack trace".to_owned())
 }
 
 /// A sanitizer closes its report with a line of `=`; another headline before that line means that
@@ -296,146 +328,9 @@ fn intruder(report: &[&str]) -> Option<String> {
     if !["BUG: KASAN: ", "BUG: KMSAN: ", "BUG: KCSAN: "].iter().any(|t| head.contains(t)) {
         return None;
     }
-    let end = report.iter().position(|l| l.starts_with("=====")).unwrap_or(0);
-    let other = report.get(1..end)?.iter().find(|l| l.starts_with("WARNING: CPU"))?;
+    let end = report.iter().position(|l| l.starts_with("====="))?;
+    let continues = |group: &CompiledGroup| CONTINUATIONS.contains(&group.literal);
+    let other =
+        report[1..end.max(1)].iter().find(|l| group_of(l).is_some_and(|g| !continues(g)))?;
     Some(format!("another report begins inside: '{}'", other.trim()))
-}
-
-/// Walks the recipe over the report.
-fn guilty(recipe: &Recipe, report: &[&str], captures: &[String]) -> Option<String> {
-    recipe.ways.iter().find_map(|way| walk(way, recipe.skip, report, captures))
-}
-
-fn walk(way: &[Step], extra: &[&str], report: &[&str], captures: &[String]) -> Option<String> {
-    let mut at = 0;
-    for step in way {
-        match step {
-            Step::Capture(n) => {
-                let name = bare_function(captures.get(*n).map_or("", |c| c));
-                if !name.is_empty() && !is_helper(name, extra) {
-                    return Some(name.to_owned());
-                }
-            }
-            Step::After(literals) => {
-                let found =
-                    report[at..].iter().position(|l| literals.iter().any(|t| l.contains(t)))?;
-                // Old kernels print the first frame on the line of the heading.
-                at += found + usize::from(parse_frame(report[at + found]).is_none());
-            }
-            Step::Pc => {
-                // A jump to nowhere has no function; whoever called is in the trace.
-                let name = program_counter(&report[at..])?.unwrap_or_default();
-                let name = bare_function(&name);
-                if !name.is_empty() && !is_helper(name, extra) {
-                    return Some(name.to_owned());
-                }
-            }
-            Step::Frames => match first_guilty(&report[at..], extra) {
-                Search::Found(name) => return Some(name),
-                Search::Intermixed => return None,
-                Search::Exhausted => {}
-            },
-            Step::BelowInterrupt => {
-                let below = report[at..].iter().position(|line| {
-                    line.contains("</IRQ>")
-                        || line.contains("</NMI>")
-                        || line.contains("<EOI>")
-                        || parse_frame(line)
-                            .is_some_and(|f| f.reliable && is_interrupt_entry(f.function()))
-                })?;
-                at += below;
-            }
-            Step::Anchor => return inside_dispatcher(&report[at..]),
-        }
-    }
-    None
-}
-
-enum Search {
-    Found(String),
-    Intermixed,
-    Exhausted,
-}
-
-/// The first frame that is no helper. Fault injection and failing allocations print stacks of their
-/// own in the middle of others; behind their mark nothing can be trusted.
-fn first_guilty(report: &[&str], extra: &[&str]) -> Search {
-    for line in report {
-        if line.contains("FAULT_INJECTION: forcing") || line.contains("vmalloc: allocation failure")
-        {
-            return Search::Intermixed;
-        }
-        let Some(frame) = parse_frame(line).filter(|f| f.reliable && !f.inlined) else { continue };
-        if frame.function().starts_with("should_fail") {
-            return Search::Intermixed;
-        }
-        let caller = bare_function(frame.place.function.as_deref().unwrap_or(""));
-        // The callee of an arm frame stands in the line before as the caller, but for the first one
-        // and behind an exception.
-        for name in [frame.function(), caller] {
-            if !name.is_empty() && !is_helper(name, extra) {
-                return Search::Found(name.to_owned());
-            }
-        }
-    }
-    Search::Exhausted
-}
-
-/// The function of the first program counter in kernel mode (none of a bare address). Nothing where
-/// another crash begins before it: two CPUs print at once, and the registers may belong to either.
-fn program_counter(report: &[&str]) -> Option<Option<String>> {
-    for (n, line) in report.iter().enumerate() {
-        let other = ["BUG: ", "WARNING: ", "general protection fault", "Unhandled fault: "]
-            .iter()
-            .any(|t| line.contains(t));
-        if n > 0 && other {
-            return None;
-        }
-        if line.starts_with("IP:") && !line.contains('+') {
-            continue;
-        }
-        if parse_frame(line).is_some_and(|f| f.reliable && f.function().starts_with("should_fail"))
-        {
-            return None;
-        }
-        if let Some((place, false)) = parse_pc(line) {
-            return Some(place.function);
-        }
-    }
-    None
-}
-
-/// The frame right inside the first dispatcher of the trace.
-fn inside_dispatcher(report: &[&str]) -> Option<String> {
-    let mut inner: Option<String> = None;
-    for line in report {
-        let name = match parse_frame(line).filter(|f| f.reliable && !f.inlined) {
-            Some(frame) => frame.function().to_owned(),
-            None => match parse_pc(line) {
-                Some((place, false)) => {
-                    bare_function(&place.function.unwrap_or_default()).to_owned()
-                }
-                _ => continue,
-            },
-        };
-        if name.is_empty() {
-            continue;
-        }
-        if is_interrupt_entry(&name) {
-            inner = None;
-            continue;
-        }
-        // A CPU that waits for others is stuck in nothing else, whoever called it.
-        if name.starts_with("smp_call_function") {
-            return Some(name);
-        }
-        if is_dispatcher(&name) {
-            if let Some(inner) = inner.take() {
-                return Some(inner);
-            }
-            continue;
-        }
-        inner = Some(name);
-    }
-    None
 }

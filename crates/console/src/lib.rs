@@ -28,6 +28,7 @@ pub mod stream;
 pub mod text;
 mod title;
 mod unwrap;
+mod walk;
 
 pub use headline::{Headline, classify};
 pub use lines::LineReader;

@@ -3,7 +3,7 @@
 
 use kolumbo_case::HeadlineKind::{MachineCheck, Oops, Other, Panic, Trap, Ubsan};
 
-use super::{AT_PC, Format, Group, IN_TRACE, Recipe, Step, TRACE};
+use super::{AT_PC, Format, Group, IN_TRACE, Recipe, Step, TRACE, Take};
 
 const BAD_ACCESS: &[&str] = &["bad-access in {frame}"];
 
@@ -32,10 +32,14 @@ static GPF: &[Format] = &[Format::new(
 )
 .alts(BAD_ACCESS)];
 
-static STACK_CHECKED: Recipe =
-    Recipe { ways: &[&[Step::Capture(1), Step::After(TRACE), Step::Frames]], skip: &[] };
+static STACK_CHECKED: Recipe = Recipe {
+    ways: &[&[Step::Capture(1), Step::After(TRACE), Step::Frames]],
+    skip: &[],
+    take: Take::First,
+};
 
-static STACK_END: Recipe = Recipe { ways: &[&[Step::After(TRACE), Step::Anchor]], skip: &[] };
+static STACK_END: Recipe =
+    Recipe { ways: &[&[Step::After(TRACE), Step::Frames]], skip: &[], take: Take::Entry };
 
 static PANIC: &[Format] = &[
     Format::plain(
@@ -90,6 +94,7 @@ static UBSAN: &[Format] = &[
 static UNDEFINED: Recipe = Recipe {
     ways: &[&[Step::After(TRACE), Step::Frames]],
     skip: &["^ubsan", "^__ubsan", "^handle_overflow", "^val_to_string", "^__overflow"],
+    take: Take::First,
 };
 
 static DOUBLE_FAULT: &[Format] =
@@ -140,8 +145,10 @@ static TRUSTY: &[Format] = &[
     Format::plain(Panic, r"panic \(caller 0x[0-9a-f]+\): (.*)", "trusty: panic: {1}").stackless(),
 ];
 
-static FUZZER: &[Format] =
-    &[Format::plain(Other, r"(SYZFAIL|SYZFATAL): (.*)", "{1}: {2}").alts(&["{1}"]).stackless()];
+static FUZZER_FAILED: &[Format] =
+    &[Format::plain(Other, r"SYZFAIL: (.*)", "SYZFAIL: {1}").stackless()];
+static FUZZER_DIED: &[Format] =
+    &[Format::plain(Other, r"SYZFATAL: (.*)", "SYZFATAL: {1}").alts(&["SYZFATAL"]).stackless()];
 
 static GO: &[Format] =
     &[Format::plain(Other, r"goroutine \d+ \[running\]", "go runtime error").stackless()];
@@ -186,8 +193,8 @@ pub(super) static GROUPS: &[Group] = &[
     Group { literal: "unchecked MSR access error: ", formats: MSR, not: &[] },
     Group { literal: "Booting the kernel", formats: REBOOT, not: &[] },
     Group { literal: "panic (caller 0x", formats: TRUSTY, not: &[] },
-    Group { literal: "SYZFAIL: ", formats: FUZZER, not: &[] },
-    Group { literal: "SYZFATAL: ", formats: FUZZER, not: &[] },
+    Group { literal: "SYZFAIL: ", formats: FUZZER_FAILED, not: &[] },
+    Group { literal: "SYZFATAL: ", formats: FUZZER_DIED, not: &[] },
     Group { literal: "goroutine ", formats: GO, not: &[] },
     Group { literal: "mce: [Hardware Error]: CPU", formats: MCE, not: &[] },
     Group { literal: "kernel stack overflow", formats: OVERFLOW, not: &[] },

@@ -6,135 +6,122 @@ use kolumbo_case::HeadlineKind::{
     MemoryLeak, Oops, Other, SchedulingWhileAtomic, SoftLockup, WorkqueueLockup,
 };
 
-use super::{AT_PC, Format, Group, IN_TRACE, NAMED_OR_TRACE, NO_WAY, Recipe, Step, TRACE};
-use crate::formats::info::LOCKUP;
+use super::{AT_PC, Format, Group, IN_TRACE, NAMED_OR_TRACE, NO_WAY, Recipe, Step, TRACE, Take};
+use crate::formats::info::{LOCKUP, USB_TRANSFERS};
 use crate::formats::warning::{LOCKED, RELEASED};
 
 const BAD_ACCESS: &[&str] = &["bad-access in {frame}"];
 
-/// KMSAN and KCSAN print the stack right below the headline, without a heading.
+/// KMSAN and KCSAN print the stack right below the headline, without a heading. Ciphers and
+/// checksums read what they are given.
 static NAMED_OR_BELOW: Recipe = Recipe {
     ways: &[&[Step::Capture(1), Step::Frames]],
     skip: &[
-        "^copyout",
-        "^copy_to_iter",
-        "^_copy_to_iter",
-        "^copy_page_to_iter",
-        "^copy_to_user",
-        "^instrument_copy",
+        "_encrypt",
+        "_decrypt",
         "^aes",
         "^crypto_",
         "^cipher_",
         "^drbg_",
         "^chacha",
+        "^sha1_",
         "^sha256_",
+        "^sha512_",
+        "^md5_",
         "^rng_",
         "^gcmaes_",
         "^skcipher_",
+        "^xts_",
+        "^cbc_",
         "^ctr_",
-        "^blake2s_",
-        "^simple_copy_to_iter",
-        "^__skb_datagram_iter",
-        "^skb_copy_datagram_iter",
+        "^ecb_",
+        "^blake2",
+        "^poly1305",
+        "^ghash",
+        "netlink_ack",
+        "netlink_rcv_skb",
     ],
+    take: Take::First,
 };
 
+/// What leaks leaves through the helpers that copy to user space.
 static NAMED_OR_BELOW_2: Recipe = Recipe {
     ways: &[&[Step::Capture(2), Step::Frames]],
     skip: &[
         "^copyout",
-        "^copy_to_iter",
-        "^_copy_to_iter",
-        "^copy_page_to_iter",
-        "^copy_to_user",
+        "_to_iter",
+        "copy_to_user",
         "^instrument_copy",
-        "^simple_copy_to_iter",
         "^__skb_datagram_iter",
-        "^skb_copy_datagram_iter",
-        "^usb_submit_urb",
-        "^usb_start_wait_urb",
-        "^usb_bulk_msg",
-        "^usb_interrupt_msg",
-        "^usb_control_msg",
+        "^skb_copy_datagram",
+        "put_cmsg",
     ],
+    take: Take::First,
 };
 
-static NAMED_OR_TRACE_2: Recipe =
-    Recipe { ways: &[&[Step::Capture(2), Step::After(TRACE), Step::Frames]], skip: &[] };
+/// What leaks leaves through the transfers of the USB core.
+static LEAKED_TO_USB: Recipe =
+    Recipe { ways: &[&[Step::Capture(2), Step::Frames]], skip: USB_TRANSFERS, take: Take::First };
+
+static NAMED_OR_TRACE_2: Recipe = Recipe {
+    ways: &[&[Step::Capture(2), Step::After(TRACE), Step::Frames]],
+    skip: &[],
+    take: Take::First,
+};
 
 /// The frame above the sleeping primitives: whoever slept or scheduled.
 static WHO_SLEPT: Recipe = Recipe {
     ways: &[&[Step::After(TRACE), Step::Frames]],
-    skip: &[
-        "^schedule",
-        "^__schedule",
-        "^preempt_schedule",
-        "^might_sleep",
-        "^___might_sleep",
-        "^__might_",
-        "^_cond_resched",
-        "^down_",
-        "^mutex_",
-        "^__mutex",
-        "^__cond_resched",
-    ],
+    skip: &["schedule", "might_sleep", "might_resched"],
+    take: Take::First,
 };
 
 /// The owner of a preemption bug is behind the checker.
 static WHO_USED: Recipe = Recipe {
     ways: &[&[Step::After(TRACE), Step::Frames]],
-    skip: &["^check_preemption_disabled", "^debug_smp_processor_id", "^__this_cpu_preempt_check"],
+    skip: &["preempt", "debug_smp_processor_id"],
+    take: Take::First,
 };
 
+/// Whoever owns what leaked: above all that allocates an object for its caller.
 static LEAKED: Recipe = Recipe {
     ways: &[&[Step::After(&["backtrace:", "backtrace ("]), Step::Frames]],
     skip: &[
-        "^kmemleak",
-        "^kzalloc",
-        "^kcalloc",
-        "^kvmalloc",
-        "^vmalloc",
-        "^vzalloc",
-        "^__vmalloc",
-        "^slab_",
-        "^kmem",
-        "^kmalloc",
-        "^krealloc",
-        "^kasprintf",
-        "^kvasprintf",
-        "^kstrdup",
-        "^kstrndup",
-        "^memdup_user",
-        "^kmemdup",
-        "^alloc_skb",
-        "^__alloc_skb",
-        "^sk_prot_alloc",
-        "^sk_alloc",
-        "^skb_clone",
-        "^skb_copy",
-        "^alloc_workqueue",
-        "^setup_udp_tunnel",
-        "^genl_family_rcv_msg_attrs_parse",
-        "^alloc_inode",
-        "^ops_init",
-        "^device_",
-        "^kobject_set_name",
-        "^kobject_add",
-        "^dev_set_name",
-        "^sock_alloc_inode",
+        "kmemleak",
+        "slab",
+        "kmem",
+        "_alloc$",
+        "_alloc_",
+        "^alloc_",
+        "^__alloc_",
+        "pcpu_",
+        "kstrndup",
+        "skb_clone",
+        "skb_copy",
+        "list_lru_init",
+        "debug_objects",
+        "device_",
+        "dev_set_name",
+        "ops_init",
+        "sock_kmalloc",
+        "setup_udp_tunnel",
     ],
+    take: Take::First,
 };
 
-static STACK_OVERFLOW: Recipe = Recipe { ways: &[&[Step::After(TRACE), Step::Anchor]], skip: &[] };
+static STACK_OVERFLOW: Recipe =
+    Recipe { ways: &[&[Step::After(TRACE), Step::Frames]], skip: &[], take: Take::Entry };
 
 static CORRUPTED_LIST: Recipe = Recipe {
     ways: &[&[Step::Pc, Step::After(TRACE), Step::Frames], &[Step::After(TRACE), Step::Frames]],
     skip: &["^__list_", "^list_"],
+    take: Take::First,
 };
 
 static USERCOPY: Recipe = Recipe {
     ways: &[&[Step::After(TRACE), Step::Frames]],
     skip: &["^usercopy", "^__check", "^check_", "^__copy", "^_copy", "^copy_"],
+    take: Take::First,
 };
 
 static BUG: &[Format] = &[
@@ -146,6 +133,7 @@ static BUG: &[Format] = &[
         .alts(BAD_ACCESS),
     Format::plain(Kasan, r"BUG: KASAN: ([a-z\-]+) on address .*\n\s*(Read|Write) (?:of size|at addr)", "KASAN: {1} {2}").corrupted(),
     Format::plain(Kasan, r"BUG: KASAN: (.*)", "KASAN: {1}").corrupted(),
+    Format::new(Kmsan, r"BUG: KMSAN: (kernel-usb-infoleak) in {fn}", "KMSAN: {1} in {frame}", &LEAKED_TO_USB).alts(&["KMSAN origin in {origin}"]),
     Format::new(Kmsan, r"BUG: KMSAN: uninit-value in {fn}", "KMSAN: uninit-value in {frame}", &NAMED_OR_BELOW).alts(BAD_ACCESS),
     Format::new(Kmsan, r"BUG: KMSAN: ([a-z\-]+) in {fn}", "KMSAN: {1} in {frame}", &NAMED_OR_BELOW_2).alts(BAD_ACCESS),
     Format::plain(Kmsan, r"BUG: KMSAN: (.*)", "KMSAN: {1}").corrupted(),
@@ -205,6 +193,7 @@ static BAD_PAGE: Recipe = Recipe {
         "^rmqueue",
         "^prep_new",
     ],
+    take: Take::First,
 };
 
 static KERNEL_BUG: &[Format] = &[

@@ -3,49 +3,38 @@
 
 use kolumbo_case::HeadlineKind::{HardLockup, HungTask, Lockdep, Other, RcuStall};
 
-use super::warning::{DEADLOCK, LOCK_ORDER, RCU_USED};
-use super::{Format, Group, IN_TRACE, NO_WAY, Recipe, Step, TRACE};
+use super::warning::{DEADLOCK, LOCK_ORDER, RCU_USED, TAKEN, TAKEN_TWICE};
+use super::{Format, Group, IN_TRACE, NO_WAY, Recipe, Step, TRACE, Take};
+
+/// Where a timer interrupt stands on the stack: whoever is stuck is below it.
+const TICK: &[&str] =
+    &["apic_timer_interrupt", "Exception stack", "el1_irq", "el1h_64_irq", "el1_interrupt"];
 
 /// The entry point of the stuck operation.
-pub(super) static STALL: Recipe =
-    Recipe { ways: &[&[Step::After(TRACE), Step::BelowInterrupt, Step::Anchor]], skip: &[] };
+pub(super) static STALL: Recipe = Recipe {
+    ways: &[&[Step::After(TICK), Step::Pc, Step::Frames], &[Step::After(TICK), Step::Frames]],
+    skip: &["apic_timer_interrupt", "rcu"],
+    take: Take::Entry,
+};
 
 /// A lockup prints the registers of the CPU that is stuck and its stack without the interrupt.
-pub(super) static LOCKUP: Recipe = Recipe { ways: &[&[Step::Anchor]], skip: &[] };
+pub(super) static LOCKUP: Recipe =
+    Recipe { ways: &[&[Step::Pc, Step::After(TRACE), Step::Frames]], skip: &[], take: Take::Entry };
+
+/// drivers/usb/core/message.c: a driver asks for a transfer and waits for it.
+pub(super) const USB_TRANSFERS: &[&str] = &[
+    "usb_submit_urb",
+    "usb_start_wait_urb",
+    "usb_bulk_msg",
+    "usb_interrupt_msg",
+    "usb_control_msg",
+];
 
 /// Whoever waits, above scheduling, locking and waiting helpers.
 static HUNG: Recipe = Recipe {
     ways: &[&[Step::After(TRACE), Step::Frames]],
-    skip: &[
-        "^schedule",
-        "^__schedule",
-        "_lock",
-        "^lock",
-        "down",
-        "completion",
-        "kthread",
-        "wait",
-        "synchronize_srcu",
-        "context_switch",
-        "__switch_to",
-        "cancel_delayed_work",
-        "rcu_barrier",
-        "flush_work",
-        "^rwsem_",
-        "^__lock_sock",
-        "^percpu_",
-        "^bit_",
-        "^mutex",
-        "^__mutex",
-        "^io_schedule",
-        "^folio_wait",
-        "^__flush_work",
-        "flush_workqueue",
-        "^filemap_fdatawait",
-        "^__filemap_fdatawait",
-        "^sleep_on",
-        "^out_of_line",
-    ],
+    skip: USB_TRANSFERS,
+    take: Take::Waiter,
 };
 
 static INFO: &[Format] = &[
@@ -59,7 +48,7 @@ static INFO: &[Format] = &[
         Lockdep,
         r"INFO: possible irq lock inversion dependency detected \](?:.*\n){0,30}?.*just changed the state of lock(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
         "possible deadlock in {frame}",
-        &DEADLOCK,
+        &TAKEN_TWICE,
     ),
     Format::new(
         Lockdep,
@@ -71,13 +60,13 @@ static INFO: &[Format] = &[
         Lockdep,
         r"INFO: possible recursive locking detected \](?:.*\n){0,30}?.*is trying to acquire lock(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
         "possible deadlock in {frame}",
-        &DEADLOCK,
+        &TAKEN_TWICE,
     ),
     Format::new(
         Lockdep,
         r"INFO: inconsistent lock state \](?:.*\n){0,30}?.*takes(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
         "inconsistent lock state in {frame}",
-        &DEADLOCK,
+        &TAKEN,
     ),
     Format::new(
         RcuStall,
@@ -122,23 +111,11 @@ static INFO: &[Format] = &[
     Format::plain(Other, r"INFO: (.*)", "INFO: {1}").corrupted(),
 ];
 
+/// Whoever uses a lock that nobody initialised.
 static REGISTERED: Recipe = Recipe {
     ways: &[&[Step::After(TRACE), Step::Frames]],
-    skip: &[
-        "^register_lock_class",
-        "^assign_lock_key",
-        "stack",
-        "^__lock",
-        "^lock_",
-        "^del_timer",
-        "^try_to_del",
-        "^_raw_",
-        "^flush_",
-        "^__flush",
-        "^cancel_",
-        "^__cancel",
-        "^debug_",
-    ],
+    skip: &["stack", "lock", "IRQ"],
+    take: Take::First,
 };
 
 static HARD: &[Format] = &[Format::new(

@@ -31,7 +31,7 @@ pub(crate) struct Format {
     pub pattern: &'static str,
     /// `{1}` ... are captures, `{frame}` the guilty function.
     pub title: &'static str,
-    /// Further titles of the same crash.
+    /// Further titles of the same crash; `{origin}` is whoever made the memory, see [`ORIGIN`].
     pub alts: &'static [&'static str],
     /// How the guilty frame is found.
     pub guilty: Guilty,
@@ -59,41 +59,61 @@ pub(crate) struct Recipe {
     pub ways: &'static [&'static [Step]],
     /// Helpers of this crash alone, as patterns of [`crate::skip`].
     pub skip: &'static [&'static str],
+    /// Which of the frames that were met is taken.
+    pub take: Take,
+}
+
+/// Which frame is taken.
+pub(crate) enum Take {
+    /// The first one.
+    First,
+    /// The one right inside the first dispatcher.
+    Entry,
+    /// The one that all who hang wait for, else the first one.
+    Waiter,
 }
 
 /// One step on the way to the guilty frame.
 pub(crate) enum Step {
-    /// Take this capture of the headline, if it is no helper.
+    /// Look at this capture of the headline.
     Capture(usize),
     /// Go behind the next line that contains one of the literals.
     After(&'static [&'static str]),
-    /// Take the function of the next kernel program counter, if it is no helper.
+    /// Look at who takes a lock in the next line of lockdep that says so, if there is one.
+    Held,
+    /// Look at the function of the next kernel program counter.
     Pc,
-    /// Take the first frame that is no helper.
+    /// Look at the frames of the stack that begins here.
     Frames,
-    /// Take the frame right inside the first dispatcher.
-    Anchor,
-    /// Skip what an interrupt put on top of the stack, if one did.
-    BelowInterrupt,
 }
 
 /// The headings of call traces.
-pub(crate) const TRACE: &[&str] = &["Call Trace", "Call trace", "Backtrace:", "backtrace:"];
+pub(crate) const TRACE: &[&str] = &["Call Trace", "Call trace", "Backtrace:"];
 
 /// Program counter, then the call trace.
 pub(crate) static AT_PC: Recipe =
-    Recipe { ways: &[&[Step::Pc, Step::After(TRACE), Step::Frames]], skip: &[] };
+    Recipe { ways: &[&[Step::Pc, Step::After(TRACE), Step::Frames]], skip: &[], take: Take::First };
+
+/// Who allocated what KMSAN complains of.
+pub(crate) static ORIGIN: Recipe = Recipe {
+    ways: &[&[Step::After(&["Uninit was created at"]), Step::Frames]],
+    skip: &["alloc_skb"],
+    take: Take::First,
+};
 
 /// What should name the guilty function is missing: the title says `corrupted`.
-pub(crate) static NO_WAY: Recipe = Recipe { ways: &[], skip: &[] };
+pub(crate) static NO_WAY: Recipe = Recipe { ways: &[], skip: &[], take: Take::First };
 
 /// The call trace alone.
 pub(crate) static IN_TRACE: Recipe =
-    Recipe { ways: &[&[Step::After(TRACE), Step::Frames]], skip: &[] };
+    Recipe { ways: &[&[Step::After(TRACE), Step::Frames]], skip: &[], take: Take::First };
 
 /// The first capture, then the call trace.
-pub(crate) static NAMED_OR_TRACE: Recipe =
-    Recipe { ways: &[&[Step::Capture(1), Step::After(TRACE), Step::Frames]], skip: &[] };
+pub(crate) static NAMED_OR_TRACE: Recipe = Recipe {
+    ways: &[&[Step::Capture(1), Step::After(TRACE), Step::Frames]],
+    skip: &[],
+    take: Take::First,
+};
 
 impl Format {
     /// A format with a recipe and nothing special.

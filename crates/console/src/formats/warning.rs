@@ -3,131 +3,66 @@
 
 use kolumbo_case::HeadlineKind::{Lockdep, Warning};
 
-use super::{Format, Group, IN_TRACE, NAMED_OR_TRACE, Recipe, Step, TRACE};
+use super::{Format, Group, IN_TRACE, NAMED_OR_TRACE, Recipe, Step, TRACE, Take};
 
-/// What `WARN_ON` puts between the caller and the dump.
-const WARN_MACHINERY: &[&str] = &[
-    "^__warn",
-    "^warn_slowpath",
-    "^report_bug",
-    "^fixup_bug",
-    "^do_error_trap",
-    "^do_invalid_op",
-    "^invalid_op",
-    "^handle_bug",
-    "^exc_invalid_op",
-    "^asm_exc_invalid_op",
-    "^bug_handler",
-    "^call_break_hook",
-    "^brk_handler",
-    "^do_debug_exception",
-    "^el1_dbg",
-    "^el1_brk",
-    "^el1h_64_sync",
-    "^do_el1_brk",
-    "^program_check",
-    "^do_trap",
-];
-
-static WARNED: Recipe = Recipe {
-    ways: &[&[Step::Pc, Step::After(TRACE), Step::Frames], &[Step::After(TRACE), Step::Frames]],
-    skip: WARN_MACHINERY,
-};
-
-macro_rules! warned_above {
-    ($name:ident, $($skip:literal),*) => {
+/// The registers of newer kernels name the place; older ones print the stack alone.
+macro_rules! warned {
+    ($name:ident $(, $skip:literal)*) => {
         pub(super) static $name: Recipe = Recipe {
-            ways: &[&[Step::Pc, Step::After(TRACE), Step::Frames], &[Step::After(TRACE), Step::Frames]],
-            skip: &[$($skip,)* "^__warn", "^warn_slowpath", "^report_bug", "^fixup_bug", "^do_error_trap", "^do_invalid_op",
-                "^invalid_op", "^handle_bug", "^exc_invalid_op", "^asm_exc_invalid_op", "^bug_handler", "^call_break_hook",
-                "^brk_handler", "^do_debug_exception", "^el1_dbg", "^el1h_64_sync", "^do_trap"],
+            ways: &[
+                &[Step::Pc, Step::After(TRACE), Step::Frames],
+                &[Step::After(TRACE), Step::Frames],
+            ],
+            skip: &[$($skip),*],
+            take: Take::First,
         };
     };
 }
 
-warned_above!(
+warned!(WARNED);
+// Everything that frees memory or stops a timer or a work asks the debugger first.
+warned!(
     OBJECT_DEBUGGED,
-    "^debug_",
-    "^__debug_",
-    "^free_obj_work",
-    "^slab_free",
-    "^kfree",
-    "^kvfree",
-    "^kmem_cache_free",
-    "^vfree",
-    "^__vunmap",
-    "^free_pages",
-    "^__free_pages",
-    "^free_unref",
-    "^__init_work",
-    "^del_timer",
-    "^try_to_del"
+    "debug_",
+    "^rcu_",
+    "hrtimer_",
+    "timer_",
+    "work_",
+    "percpu_",
+    "vunmap",
+    "vfree",
+    "kfree",
+    "free_obj",
+    "__free_",
+    "free_pages",
+    "free_unref"
 );
-warned_above!(KOBJECT, "^kobject_", "^device_", "^dev_set_name");
-warned_above!(PROC_REGISTERED, "^proc_");
-warned_above!(
-    COUNTED,
-    "^refcount_",
-    "^kobject_",
-    "^kref_",
-    "^get_device",
-    "^put_device",
-    "^__refcount"
-);
-warned_above!(
-    LOCKED,
-    "^lock_",
-    "^__lock",
-    "^down_",
-    "^up_",
-    "^_raw_",
-    "^mutex_",
-    "^__mutex",
-    "^debug_",
-    "^register_lock_class",
-    "^look_up_lock_class",
-    "^hlock_class",
-    "^check_",
-    "^validate_chain",
-    "^mark_",
-    "^lockdep_",
-    "^lock_sock",
-    "^_lock_sock",
-    "^release_sock",
-    "^lock_sock",
-    "^__might"
-);
-warned_above!(
+warned!(KOBJECT, "kobject_", "^device_", "dev_set_name");
+warned!(PROC_REGISTERED, "proc_");
+warned!(COUNTED, "refcount_", "kobject_", "kref_", "get_device", "put_device");
+warned!(LOCKED, "lock_sock", "release_sock", "^lock_", "^check_", "^hlock_", "^__might");
+warned!(
     ALLOCATED,
-    "^kmalloc",
-    "^__kmalloc",
-    "^krealloc",
-    "^kvmalloc",
-    "^__kvmalloc",
-    "^kcalloc",
-    "^kzalloc",
-    "^memdup_user",
-    "^__do_kmalloc",
-    "^__alloc_pages",
-    "^alloc_pages",
-    "^kmemdup",
+    "alloc_large",
+    "kmalloc",
+    "kcalloc",
+    "kzalloc",
+    "krealloc",
+    "vmalloc",
+    "slab",
+    "kmem",
     "^strndup_user",
-    "^vmemdup_user",
-    "^__get_free",
-    "^get_zeroed",
-    "^kmalloc_order",
-    "^sock_kmalloc"
+    "^__alloc_"
 );
-warned_above!(VMALLOCED, "^vmalloc", "^__vmalloc", "^vzalloc", "^kvmalloc");
-warned_above!(
+warned!(
     SUBMITTED,
-    "^usb_submit_urb",
-    "^usb_start_wait_urb",
-    "^usb_bulk_msg",
-    "^usb_interrupt_msg",
-    "^usb_control_msg"
+    "usb_submit_urb",
+    "usb_start_wait_urb",
+    "usb_bulk_msg",
+    "usb_interrupt_msg",
+    "usb_control_msg"
 );
-warned_above!(COPIED, "^usercopy", "^__check", "^check_", "^__copy", "^_copy", "^copy_");
+warned!(COPIED, "usercopy", "^__check", "^check_", "^__copy", "^_copy", "^copy_");
 
 static WARNING: &[Format] = &[
     Format::new(
@@ -182,7 +117,7 @@ static WARNING: &[Format] = &[
         Warning,
         r"WARNING: .*mm/vmalloc\.c.*__vmalloc_node_range",
         "WARNING: zero-size vmalloc in {frame}",
-        &VMALLOCED,
+        &ALLOCATED,
     ),
     Format::new(
         Warning,
@@ -203,7 +138,7 @@ static WARNING: &[Format] = &[
         Lockdep,
         r"WARNING: possible irq lock inversion dependency detected(?:.*\n){0,30}?.*just changed the state of lock(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
         "possible deadlock in {frame}",
-        &DEADLOCK,
+        &TAKEN_TWICE,
     ),
     Format::new(
         Lockdep,
@@ -215,13 +150,13 @@ static WARNING: &[Format] = &[
         Lockdep,
         r"WARNING: possible recursive locking detected(?:.*\n){0,30}?.*is trying to acquire lock(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
         "possible deadlock in {frame}",
-        &DEADLOCK,
+        &TAKEN_TWICE,
     ),
     Format::new(
         Lockdep,
         r"WARNING: inconsistent lock state(?:.*\n){0,30}?.*takes(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
         "inconsistent lock state in {frame}",
-        &DEADLOCK,
+        &TAKEN,
     ),
     Format::new(
         Lockdep,
@@ -280,50 +215,44 @@ static WARNING: &[Format] = &[
     Format::plain(Warning, r"WARNING: (.*)", "WARNING: {1}").stackless(),
 ];
 
-/// lockdep names the place itself; locking helpers between are skipped by the general table.
+/// lockdep names who takes each of the locks; the first that is no helper of locking is guilty.
 pub(super) static DEADLOCK: Recipe = Recipe {
-    ways: &[&[Step::Capture(1), Step::After(TRACE), Step::Frames]],
-    skip: &[
-        "^lock_",
-        "^__lock",
-        "^down_",
-        "^_raw_",
-        "^mutex_",
-        "^__mutex",
-        "^print_",
-        "^check_",
-        "^validate_chain",
-        "^mark_",
-        "^lockdep_",
-        "^rwsem_",
-        "^percpu_",
-    ],
+    ways: &[&[Step::Held, Step::Held, Step::Held, Step::Held, Step::After(TRACE), Step::Frames]],
+    skip: &[],
+    take: Take::First,
+};
+
+/// Two locks, at most: those of the report, not those that the task holds besides.
+pub(super) static TAKEN_TWICE: Recipe = Recipe {
+    ways: &[&[Step::Held, Step::Held, Step::After(TRACE), Step::Frames]],
+    skip: &[],
+    take: Take::First,
+};
+
+/// One lock, taken in a context in which it must not be.
+pub(super) static TAKEN: Recipe = Recipe {
+    ways: &[&[Step::Held, Step::After(TRACE), Step::Frames]],
+    skip: &[],
+    take: Take::First,
 };
 
 /// Two contexts take two locks in a different order: the one that made a lock safe is named.
 pub(super) static LOCK_ORDER: Recipe = Recipe {
     ways: &[&[Step::After(&["... which became"]), Step::Frames], &[Step::Capture(1)]],
     skip: &[],
+    take: Take::First,
 };
 
 pub(super) static RCU_USED: Recipe = Recipe {
     ways: &[&[Step::After(TRACE), Step::Frames]],
-    skip: &["^rcu_", "^lockdep_rcu", "^___might_sleep", "^__might_"],
+    skip: &["rcu", "kmem", "slab", "kmalloc", "vmalloc", "kcalloc", "kzalloc", "___might_sleep"],
+    take: Take::First,
 };
 
 pub(super) static RELEASED: Recipe = Recipe {
     ways: &[&[Step::Capture(1), Step::After(TRACE), Step::Frames]],
-    skip: &[
-        "^lock_",
-        "^__lock",
-        "^up_",
-        "^_raw_",
-        "^mutex_",
-        "^__mutex",
-        "^print_",
-        "^check_",
-        "^lockdep_",
-    ],
+    skip: &[],
+    take: Take::First,
 };
 
 pub(super) static GROUPS: &[Group] = &[Group {
