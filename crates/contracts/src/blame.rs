@@ -4,7 +4,7 @@
 //! type: [`Blame`].
 
 use kolumbo_dataflow::iced_x86::{Instruction, Mnemonic, Register};
-use kolumbo_dataflow::{Callee, Callees, Ending, Exit, Parts};
+use kolumbo_dataflow::{Callee, Callees, Ending, Exit, Parts, Workspace, exits};
 
 use crate::program::{CALLEE_SAVED, Function, Program};
 
@@ -27,12 +27,14 @@ pub struct Blame {
 pub fn blame(program: &Program<'_, '_>, entry: u64, lost: Parts) -> Option<Blame> {
     let mut path = vec![entry];
     let mut at = entry;
+    let mut workspace = Workspace::default();
     loop {
         let function = program.function(at)?;
+        let exits = exits(&function.body, program, &mut workspace).exits;
         let exit =
-            function.exits.exits.iter().filter(|exit| exit.destroys.intersects(lost)).min_by_key(
-                |exit| matches!(function.body.blocks[exit.block].ending, Ending::TailCalls(_)),
-            )?;
+            exits.iter().filter(|exit| exit.destroys.intersects(lost)).min_by_key(|exit| {
+                matches!(function.body.blocks[exit.block].ending, Ending::TailCalls(_))
+            })?;
         let writer = writer(function, exit, lost);
         // The exit itself hands on to code that destroys.
         let ending = function.body.blocks[exit.block].ending;
@@ -101,13 +103,9 @@ fn writer<'f>(function: &'f Function, exit: &Exit, lost: Parts) -> Option<&'f In
 }
 
 fn last_writer(function: &Function, lost: Parts) -> Option<&Instruction> {
-    let mut reader = kolumbo_dataflow::EffectsReader::default();
-    function
-        .body
-        .instructions
-        .iter()
-        .rev()
-        .find(|instruction| reader.effects(instruction).may_write.intersects(lost))
+    let body = &function.body;
+    let index = body.effects.iter().rposition(|effects| effects.may_write().intersects(lost))?;
+    body.instructions.get(index)
 }
 
 /// What a compiler option or a debugging feature leaves behind, when the destroying instruction shows it.

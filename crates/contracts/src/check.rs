@@ -202,7 +202,7 @@ impl View<'_, '_, '_> {
         calls
             .by_callee
             .par_iter()
-            .map_init(EffectsReader::default, |reader, (callee, calls)| {
+            .map(|(callee, calls)| {
                 let program = self.program;
                 let summary = program.summary(Callee::Direct(*callee));
                 if !summary.certain || summary.returns != Returns::Behind {
@@ -244,7 +244,7 @@ impl View<'_, '_, '_> {
                             continue;
                         }
                         if let Evidence::Held(_) =
-                            evidence(&function.body, program, site.block, register, reader)
+                            evidence(&function.body, program, site.block, register)
                         {
                             proven |= parts & whole;
                         }
@@ -394,7 +394,7 @@ impl View<'_, '_, '_> {
         let site = &function.demands.sites[call.site as usize];
         let way = reliance(&function.body, self.program, site.block, parts, reader);
         let wrote = parts.generals().find_map(|register| {
-            match evidence(&function.body, self.program, site.block, register, reader) {
+            match evidence(&function.body, self.program, site.block, register) {
                 Evidence::Held(address) => Some(self.place(address)),
                 _ => None,
             }

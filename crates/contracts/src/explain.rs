@@ -38,7 +38,7 @@ pub fn explain_site(image: &Image<'_>, options: &Options, place: &str) -> Option
         .generals()
         .map(|register| {
             let part = site.relies & Parts::general(register);
-            let held = evidence(&function.body, &program, site.block, register, &mut reader);
+            let held = evidence(&function.body, &program, site.block, register);
             let kept = !summary.destroys.intersects(part);
             let way = reliance(&function.body, &program, site.block, part, &mut reader).unwrap_or_default();
             RegisterExplanation {

@@ -3,11 +3,11 @@
 //! Decides what a branch target means (a return thunk, a retpoline, ordinary code) by the names the image has. Functions that
 //! call each other in a circle are taken to destroy what C lets them destroy. Main types: [`Program`], [`Function`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeMap;
 
 use kolumbo_dataflow::{
-    Body, Callee, Callees, CodeMap, Demands, EffectsReader, Ending, Exits, Parts, Register,
-    Replacement, Returns, Summary, Target, demands, exits, walk,
+    AddressMap, AddressSet, Body, Callee, Callees, CodeMap, Demands, EffectsReader, Ending, Exits,
+    Parts, Register, Replacement, Returns, Sieve, Summary, Target, Workspace, demands, exits, walk,
 };
 use rayon::prelude::*;
 
@@ -42,8 +42,6 @@ pub struct Function {
     pub body: Body,
     /// What it does to its callers.
     pub summary: Summary,
-    /// Its ways out.
-    pub exits: Exits,
     /// Its calls, and what is relied on behind each.
     pub demands: Demands,
 }
@@ -56,7 +54,7 @@ pub struct Program<'i, 'd> {
     pub tables: std::sync::Arc<Tables>,
     /// Functions, ascending by entry.
     pub functions: Vec<Function>,
-    index: HashMap<u64, u32>,
+    index: AddressMap<u32>,
     code: Code<'i, 'd>,
 }
 
@@ -65,8 +63,10 @@ struct Code<'i, 'd> {
     image: &'i Image<'d>,
     /// Ranges of function symbols, ascending and without those nested in others.
     ranges: Vec<(u64, u64)>,
-    starts: HashSet<u64>,
-    targets: HashMap<u64, Target>,
+    starts: AddressSet,
+    targets: AddressMap<Target>,
+    /// Addresses of which a table says something.
+    marked: Sieve,
     tables: std::sync::Arc<Tables>,
 }
 
@@ -105,6 +105,10 @@ impl CodeMap for Code<'_, '_> {
             .map_or(&[], |_| self.image.bytes_at(address))
     }
 
+    fn is_plain(&self, address: u64) -> bool {
+        !self.marked.may_hold(address)
+    }
+
     fn function_range(&self, address: u64) -> Option<(u64, u64)> {
         let index = self.ranges.partition_point(|range| range.0 <= address).checked_sub(1)?;
         let range = self.ranges[index];
@@ -136,7 +140,7 @@ impl CodeMap for Code<'_, '_> {
     }
 
     fn survives_trap(&self, address: u64) -> bool {
-        self.tables.warnings.contains_key(&address)
+        self.tables.warnings.contains(&address)
     }
 
     fn is_slot(&self, address: u64) -> bool {
@@ -148,8 +152,8 @@ impl CodeMap for Code<'_, '_> {
 
 impl<'i, 'd> Code<'i, 'd> {
     fn new(image: &'i Image<'d>, tables: std::sync::Arc<Tables>) -> Self {
-        let mut starts = HashSet::new();
-        let mut targets = HashMap::new();
+        let mut starts = AddressSet::default();
+        let mut targets = AddressMap::default();
         let mut ranges: Vec<(u64, u64)> = Vec::new();
         for symbol in image.symbols.iter().filter(|symbol| symbol.code) {
             if symbol.name == RETURN_THUNK {
@@ -180,7 +184,13 @@ impl<'i, 'd> Code<'i, 'd> {
                 targets.insert(*address, Target::Indirect(Register::None));
             }
         }
-        Self { image, ranges, starts, targets, tables }
+        let mut marked = Sieve::default();
+        for address in
+            tables.replacements.keys().chain(tables.faults.keys()).chain(tables.jumps.keys())
+        {
+            marked.insert(*address);
+        }
+        Self { image, ranges, starts, targets, marked, tables }
     }
 
     fn entries(&self) -> Vec<u64> {
@@ -203,49 +213,140 @@ impl<'i, 'd> Code<'i, 'd> {
     }
 }
 
-/// Rounds in which functions that call each other in a circle are analysed again. Every round starts from facts that hold, so
-/// stopping early only loses precision.
-const MOST_REFINEMENTS: usize = 8;
-
-fn never_returns() -> Summary {
-    Summary { returns: Returns::Never, ..c_function() }
-}
-
 /// What is known so far.
 struct State<'p> {
-    index: &'p HashMap<u64, u32>,
+    index: &'p AddressMap<u32>,
     image: &'p Image<'p>,
-    summaries: Vec<Option<Summary>>,
-    results: Vec<Option<(Exits, Demands)>>,
+    bodies: &'p [(u64, Body)],
+    /// Empty until a function was looked at for the first time.
+    summaries: Vec<Summary>,
 }
 
 impl State<'_> {
-    /// Analyses these functions and returns those whose summary changed.
-    fn run(&mut self, numbers: &[u32], bodies: &[(u64, Body)]) -> Vec<u32> {
-        let this = &*self;
-        let done: Vec<(u32, Summary, Exits, Demands)> = numbers
-            .par_iter()
-            .map_init(EffectsReader::default, |reader, number| {
-                let (summary, exits, demands) = analyse(&bodies[*number as usize].1, this, reader);
-                (*number, summary, exits, demands)
-            })
-            .collect();
-        let mut changed = Vec::new();
-        for (number, summary, exits, demands) in done {
-            let place = &mut self.summaries[number as usize];
-            if *place != Some(summary) {
-                *place = Some(summary);
-                changed.push(number);
+    /// Looks at every function, callees first, and again at those that call each other in a circle until nothing changes.
+    fn settle(&mut self, edges: &[Vec<u32>], levels: &[Vec<u32>]) {
+        let mut level_of = vec![0_u32; edges.len()];
+        for (level, numbers) in levels.iter().enumerate() {
+            for number in numbers {
+                level_of[*number as usize] = level as u32;
             }
-            self.results[number as usize] = Some((exits, demands));
+            // A function in a circle sees nothing yet of those that lie above it.
+            self.run(numbers, false);
         }
-        changed
+        let mut callers: Vec<Vec<u32>> = vec![Vec::new(); edges.len()];
+        let mut agenda = Agenda::default();
+        // Functions that already destroy all that their callee does are looked at once, in the end: what the callee destroys
+        // could only matter when they keep a register in another one across the call.
+        let mut last: Vec<u32> = Vec::new();
+        for (number, callees) in edges.iter().enumerate() {
+            for callee in callees {
+                callers[*callee as usize].push(number as u32);
+                if level_of[*callee as usize] >= level_of[number] {
+                    if self.adds_nothing(number as u32, *callee) {
+                        last.push(number as u32);
+                    } else {
+                        agenda.add(level_of[number], number as u32);
+                    }
+                }
+            }
+        }
+        loop {
+            let mut next = Agenda::default();
+            while let Some((level, numbers)) = agenda.pop() {
+                for changed in self.run(&numbers, true) {
+                    for caller in &callers[changed as usize] {
+                        let above = level_of[*caller as usize];
+                        if self.adds_nothing(*caller, changed) {
+                            last.push(*caller);
+                        } else if above > level {
+                            agenda.add(above, *caller);
+                        } else {
+                            next.add(above, *caller);
+                        }
+                    }
+                }
+            }
+            if next.0.is_empty() {
+                last.sort_unstable();
+                last.dedup();
+                for changed in self.run(&std::mem::take(&mut last), true) {
+                    for caller in &callers[changed as usize] {
+                        next.add(level_of[*caller as usize], *caller);
+                    }
+                }
+                if next.0.is_empty() {
+                    return;
+                }
+            }
+            agenda = next;
+        }
     }
 
-    fn better_than_assumed(&self, number: u32) -> bool {
-        self.summaries[number as usize].is_some_and(|summary| {
-            summary.destroys.general != c_destroys().general || summary.returns != Returns::Behind
-        })
+    /// Whether a caller is known to destroy whatever its callee destroys.
+    fn adds_nothing(&self, caller: u32, callee: u32) -> bool {
+        let (caller, callee) = (&self.summaries[caller as usize], &self.summaries[callee as usize]);
+        callee.returns != Returns::PastCaller && caller.destroys.contains(callee.destroys)
+    }
+
+    /// Looks at these functions, all against what is known now, and returns those that do more than was known.
+    fn run(&mut self, numbers: &[u32], again: bool) -> Vec<u32> {
+        let this = &*self;
+        let look = |workspace: &mut Workspace, number: &u32| {
+            let body = &this.bodies[*number as usize].1;
+            let old = this.summaries[*number as usize];
+            let new = summary(body, &exits(body, this, workspace));
+            let new = if again { joined(old, new) } else { new };
+            (new != old).then_some((*number, new))
+        };
+        // Waking the other threads costs more than a few functions do.
+        const FEW: usize = 4;
+        let changed: Vec<(u32, Summary)> = if numbers.len() <= FEW {
+            let mut workspace = Workspace::default();
+            numbers.iter().filter_map(|number| look(&mut workspace, number)).collect()
+        } else {
+            numbers.par_iter().map_init(Workspace::default, look).flatten_iter().collect()
+        };
+        for (number, summary) in &changed {
+            self.summaries[*number as usize] = *summary;
+        }
+        changed.into_iter().map(|(number, _)| number).collect()
+    }
+}
+
+/// Functions to look at, by level.
+#[derive(Default)]
+struct Agenda(BTreeMap<u32, Vec<u32>>);
+
+impl Agenda {
+    fn add(&mut self, level: u32, number: u32) {
+        self.0.entry(level).or_default().push(number);
+    }
+
+    /// The lowest level, each function once.
+    fn pop(&mut self) -> Option<(u32, Vec<u32>)> {
+        let (level, mut numbers) = self.0.pop_first()?;
+        numbers.sort_unstable();
+        numbers.dedup();
+        Some((level, numbers))
+    }
+}
+
+/// Both at once. What is known only ever grows, so that functions which call each other in a circle come to rest.
+fn joined(left: Summary, right: Summary) -> Summary {
+    let rank = |returns| match returns {
+        Returns::Never => 0,
+        Returns::PastCaller => 1,
+        Returns::Behind => 2,
+    };
+    Summary {
+        destroys: left.destroys | right.destroys,
+        needs: Parts::EMPTY,
+        returns: if rank(left.returns) > rank(right.returns) {
+            left.returns
+        } else {
+            right.returns
+        },
+        certain: left.certain && right.certain,
     }
 }
 
@@ -258,8 +359,7 @@ impl Callees for State<'_> {
         };
         target
             .and_then(|target| self.index.get(&target))
-            .and_then(|number| self.summaries[*number as usize])
-            .unwrap_or_else(c_function)
+            .map_or_else(c_function, |number| self.summaries[*number as usize])
     }
 }
 
@@ -276,33 +376,42 @@ const NEVER_RETURN: [&str; 8] = [
 ];
 
 /// Which functions can come back, by the smallest solution: a function does when some path reaches an exit over calls that do.
-fn returning(bodies: &[(u64, Body)], index: &HashMap<u64, u32>, image: &Image<'_>) -> Vec<bool> {
+/// Looks at the functions in the order given, callees first where that is possible.
+fn returning(
+    bodies: &[(u64, Body)],
+    order: impl DoubleEndedIterator<Item = u32>,
+    index: &AddressMap<u32>,
+    image: &Image<'_>,
+) -> Vec<bool> {
     let mut returns = vec![false; bodies.len()];
-    let mut waiting: HashMap<u32, Vec<u32>> = HashMap::new();
-    let mut todo: Vec<u32> = (0..bodies.len() as u32).collect();
+    let mut waiting: AddressMap<Vec<u32>> = AddressMap::default();
+    let mut todo: Vec<u32> = order.rev().collect();
     let number_of = |callee: Callee| match callee {
         Callee::Direct(target) => index.get(&target).copied(),
         Callee::Slot(slot) => image.word_at(slot).and_then(|target| index.get(&target).copied()),
         Callee::Unknown => None,
     };
     let known_never = |callee: Callee| {
-        matches!(callee, Callee::Direct(target)
-            if image.unknown.get(&target).is_some_and(|name| NEVER_RETURN.contains(&name.as_str())))
+        !image.unknown.is_empty()
+            && matches!(callee, Callee::Direct(target)
+                if image.unknown.get(&target).is_some_and(|name| NEVER_RETURN.contains(&name.as_str())))
     };
+    let (mut seen, mut blocks) = (Vec::new(), Vec::new());
     while let Some(number) = todo.pop() {
         if returns[number as usize] {
             continue;
         }
         let body = &bodies[number as usize].1;
-        let mut seen = vec![false; body.blocks.len()];
-        let mut blocks: Vec<usize> = Vec::new();
+        seen.clear();
+        seen.resize(body.blocks.len(), false);
+        blocks.clear();
         if !seen.is_empty() {
             seen[0] = true;
-            blocks.push(0);
+            blocks.push(0_usize);
         }
         let mut blockers = Vec::new();
         let mut found = body.blocks.is_empty();
-        while let Some(block) = blocks.pop() {
+        while !found && let Some(block) = blocks.pop() {
             let block = &body.blocks[block];
             match block.ending {
                 Ending::Returns(_) | Ending::Lost => found = true,
@@ -320,7 +429,7 @@ fn returning(bodies: &[(u64, Body)], index: &HashMap<u64, u32>, image: &Image<'_
                 }
                 Ending::Flows | Ending::Stops => {}
             }
-            for next in &block.next {
+            for next in body.next(block) {
                 if !seen[*next as usize] {
                     seen[*next as usize] = true;
                     blocks.push(*next as usize);
@@ -330,10 +439,10 @@ fn returning(bodies: &[(u64, Body)], index: &HashMap<u64, u32>, image: &Image<'_
         // A callee that drops its own return address leaves the caller by way of its own exit.
         if found {
             returns[number as usize] = true;
-            todo.extend(waiting.remove(&number).unwrap_or_default());
+            todo.extend(waiting.remove(&u64::from(number)).unwrap_or_default());
         } else {
             for blocker in blockers {
-                waiting.entry(blocker).or_default().push(number);
+                waiting.entry(u64::from(blocker)).or_default().push(number);
             }
         }
     }
@@ -346,11 +455,12 @@ impl<'i, 'd> Program<'i, 'd> {
     pub fn new(image: &'i Image<'d>, tables: Tables) -> Self {
         let tables = std::sync::Arc::new(tables);
         let code = Code::new(image, tables.clone());
+        let walked = |reader: &mut EffectsReader, entry| (entry, walk(&code, entry, reader));
         let mut bodies: Vec<(u64, Body)> =
-            code.entries().into_par_iter().map(|entry| (entry, walk(&code, entry))).collect();
+            code.entries().into_par_iter().map_init(EffectsReader::default, walked).collect();
         // Call targets without a function symbol are functions too.
         loop {
-            let known: HashSet<u64> = bodies.iter().map(|(entry, _)| *entry).collect();
+            let known: AddressSet = bodies.iter().map(|(entry, _)| *entry).collect();
             let mut missing: Vec<u64> = bodies
                 .par_iter()
                 .flat_map_iter(|(_, body)| callees_of(body))
@@ -369,68 +479,40 @@ impl<'i, 'd> Program<'i, 'd> {
             if missing.is_empty() {
                 break;
             }
-            bodies.par_extend(missing.into_par_iter().map(|entry| (entry, walk(&code, entry))));
+            bodies.par_extend(missing.into_par_iter().map_init(EffectsReader::default, walked));
         }
         bodies.sort_by_key(|(entry, _)| *entry);
-        let index: HashMap<u64, u32> =
+        let index: AddressMap<u32> =
             bodies.iter().enumerate().map(|(number, (entry, _))| (*entry, number as u32)).collect();
         let edges = edges(image, &bodies, &index);
-        let returning = returning(&bodies, &index, image);
+        let levels = levels(&edges);
+        let returning = returning(&bodies, levels.iter().flatten().copied(), &index, image);
+        let nothing = Summary { destroys: Parts::EMPTY, ..c_function() };
+        let never = Summary { returns: Returns::Never, ..nothing };
         let mut state = State {
             index: &index,
             image,
-            summaries: returning.iter().map(|returns| (!returns).then(never_returns)).collect(),
-            results: std::iter::repeat_with(|| None).take(bodies.len()).collect(),
-        };
-        let levels = levels(&edges);
-        let mut order = vec![0_usize; bodies.len()];
-        for (rank, level) in levels.iter().enumerate() {
-            for number in level {
-                order[*number as usize] = rank;
-            }
-            state.run(level, &bodies);
-        }
-        // Functions in a circle were analysed before some of their callees; what is known now is better than what was assumed.
-        let mut dirty: Vec<u32> = (0..bodies.len() as u32)
-            .filter(|number| {
-                edges[*number as usize].iter().any(|callee| {
-                    order[*callee as usize] >= order[*number as usize]
-                        && state.better_than_assumed(*callee)
-                })
-            })
-            .collect();
-        let mut callers: Vec<Vec<u32>> = vec![Vec::new(); bodies.len()];
-        for (number, callees) in edges.iter().enumerate() {
-            for callee in callees {
-                callers[*callee as usize].push(number as u32);
-            }
-        }
-        for _ in 0..MOST_REFINEMENTS {
-            let changed = state.run(&dirty, &bodies);
-            dirty = changed
+            bodies: &bodies,
+            summaries: returning
                 .iter()
-                .flat_map(|number| callers[*number as usize].iter().copied())
-                .collect();
-            dirty.sort_unstable();
-            dirty.dedup();
-            if dirty.is_empty() {
-                break;
-            }
-        }
-        let State { summaries, results, .. } = state;
+                .map(|returns| if *returns { nothing } else { never })
+                .collect(),
+        };
+        state.settle(&edges, &levels);
+        let demands: Vec<Demands> = bodies
+            .par_iter()
+            .map_init(EffectsReader::default, |reader, (_, body)| demands(body, &state, reader))
+            .collect();
+        let summaries = state.summaries;
         let functions = bodies
             .into_iter()
             .zip(summaries)
-            .zip(results)
-            .map(|(((entry, body), summary), result)| {
-                let (exits, demands) = result.unwrap_or_default();
-                Function {
-                    entry,
-                    body,
-                    summary: summary.unwrap_or_else(c_function),
-                    exits,
-                    demands,
-                }
+            .zip(demands)
+            .map(|(((entry, body), summary), demands)| Function {
+                entry,
+                summary: Summary { needs: demands.at_entry, ..summary },
+                body,
+                demands,
             })
             .collect();
         Self { image, tables, functions, index, code }
@@ -485,13 +567,8 @@ pub fn callees_of(body: &Body) -> impl Iterator<Item = Callee> + '_ {
     })
 }
 
-fn analyse(
-    body: &Body,
-    known: &State<'_>,
-    reader: &mut EffectsReader,
-) -> (Summary, Exits, Demands) {
-    let exits = exits(body, known, reader);
-    let demands = demands(body, known, reader);
+/// What the exits of a function tell its callers.
+fn summary(body: &Body, exits: &Exits) -> Summary {
     let mut destroys = Parts::EMPTY;
     let mut certain = !exits.incomplete;
     let mut past_caller = !exits.exits.is_empty();
@@ -513,11 +590,11 @@ fn analyse(
         // Where the stack was not understood, saved registers may look destroyed.
         destroys = destroys - CALLEE_SAVED;
     }
-    (Summary { destroys, needs: demands.at_entry, returns, certain }, exits, demands)
+    Summary { destroys, needs: Parts::EMPTY, returns, certain }
 }
 
 /// The functions that each function hands control to, by number.
-fn edges(image: &Image<'_>, bodies: &[(u64, Body)], index: &HashMap<u64, u32>) -> Vec<Vec<u32>> {
+fn edges(image: &Image<'_>, bodies: &[(u64, Body)], index: &AddressMap<u32>) -> Vec<Vec<u32>> {
     bodies
         .par_iter()
         .map(|(_, body)| {

@@ -4,9 +4,7 @@
 //! The layout of each table is probed from its contents (every entry must point at code and be sane), never taken from a
 //! version. A table that fits no known layout is left out and named in [`Tables::gaps`]. Main type: [`Tables`].
 
-use std::collections::HashMap;
-
-use kolumbo_dataflow::Replacement;
+use kolumbo_dataflow::{AddressMap, AddressSet, Replacement};
 
 use crate::image::Image;
 
@@ -25,17 +23,17 @@ pub struct Alternative {
 #[derive(Debug, Default)]
 pub struct Tables {
     /// Replacements as the walk wants them.
-    pub replacements: HashMap<u64, Vec<Replacement>>,
+    pub replacements: AddressMap<Vec<Replacement>>,
     /// The same with their conditions.
-    pub alternatives: HashMap<u64, Vec<Alternative>>,
+    pub alternatives: AddressMap<Vec<Alternative>>,
     /// Places whose original code does not run on the selected machine.
-    pub replaced: std::collections::HashSet<u64>,
+    pub replaced: AddressSet,
     /// Where code goes on after a fault at an address.
-    pub faults: HashMap<u64, Vec<u64>>,
+    pub faults: AddressMap<Vec<u64>>,
     /// Addresses of traps that only warn.
-    pub warnings: HashMap<u64, ()>,
+    pub warnings: AddressSet,
     /// Where jumps go that may be patched in.
-    pub jumps: HashMap<u64, Vec<u64>>,
+    pub jumps: AddressMap<Vec<u64>>,
     /// Tables that could not be read.
     pub gaps: Vec<String>,
 }
@@ -267,7 +265,7 @@ impl Tables {
             if let (Some(value), Some(flags)) = (i32_at(entry, 0), u16_at(entry, stride - 2))
                 && flags & BUGFLAG_WARNING != 0
             {
-                self.warnings.insert(at.wrapping_add(value as u64), ());
+                self.warnings.insert(at.wrapping_add(value as u64));
             }
         }
     }

@@ -4,8 +4,6 @@
 //! results make what is computed into them count, but do not count themselves, so that garbage that merely stays in an
 //! argument register is no demand. Pushing a register is no demand: it is saved, not used. Main types: [`Site`], [`Demands`].
 
-use iced_x86::{Mnemonic, OpKind};
-
 use crate::effects::EffectsReader;
 use crate::flow::{Body, Callee, Ending};
 use crate::parts::Parts;
@@ -86,7 +84,7 @@ pub fn reliance(
     let mut from: Vec<Option<usize>> = vec![None; body.blocks.len()];
     let mut todo: std::collections::VecDeque<usize> = std::collections::VecDeque::new();
     let mut seen = vec![false; body.blocks.len()];
-    for next in &body.blocks[start].next {
+    for next in body.next(&body.blocks[start]) {
         let next = *next as usize;
         if entry_of[next].hard.intersects(wanted) && !std::mem::replace(&mut seen[next], true) {
             todo.push_back(next);
@@ -96,11 +94,9 @@ pub fn reliance(
         let block = &body.blocks[number];
         let mut left = wanted;
         for index in block.range.clone() {
-            let instruction = &body.instructions[index as usize];
-            let effects = reader.effects(instruction);
-            let pushes = instruction.mnemonic() == Mnemonic::Push;
-            if effects.reads.intersects(left) && !pushes {
-                let mut way = vec![instruction.ip()];
+            let effects = &body.effects[index as usize];
+            if effects.reads().intersects(left) && !effects.saves_register() {
+                let mut way = vec![body.instructions[index as usize].ip()];
                 let mut at = Some(number);
                 while let Some(block) = at {
                     if let Some(first) =
@@ -114,12 +110,12 @@ pub fn reliance(
                 way.reverse();
                 return Some(way);
             }
-            left = left - effects.writes;
+            left = left - effects.writes();
         }
         if let Ending::Calls(callee) = block.ending {
             left = left - callees.summary(callee).destroys;
         }
-        for next in &block.next {
+        for next in body.next(block) {
             let next = *next as usize;
             if entry_of[next].hard.intersects(left) && !std::mem::replace(&mut seen[next], true) {
                 from[next] = Some(number);
@@ -134,12 +130,7 @@ pub fn reliance(
 fn entry_demands(body: &Body, callees: &impl Callees, reader: &mut EffectsReader) -> Vec<Live> {
     let count = body.blocks.len();
     let mut entry_of = vec![Live::default(); count];
-    let mut before: Vec<Vec<u32>> = vec![Vec::new(); count];
-    for (number, block) in body.blocks.iter().enumerate() {
-        for next in &block.next {
-            before[*next as usize].push(number as u32);
-        }
-    }
+    let before = body.before();
     let mut queued = vec![true; count];
     let mut todo: Vec<usize> = (0..count).collect();
     while let Some(number) = todo.pop() {
@@ -149,7 +140,7 @@ fn entry_demands(body: &Body, callees: &impl Callees, reader: &mut EffectsReader
         live = through_instructions(body, number, live, reader);
         if live != entry_of[number] {
             entry_of[number].join(live);
-            for earlier in &before[number] {
+            for earlier in before.of(number) {
                 if !queued[*earlier as usize] {
                     queued[*earlier as usize] = true;
                     todo.push(*earlier as usize);
@@ -176,7 +167,7 @@ pub fn reachable(body: &Body, callees: &impl Callees) -> Vec<bool> {
         {
             continue;
         }
-        for next in &block.next {
+        for next in body.next(block) {
             if !seen[*next as usize] {
                 seen[*next as usize] = true;
                 todo.push(*next as usize);
@@ -188,7 +179,7 @@ pub fn reachable(body: &Body, callees: &impl Callees) -> Vec<bool> {
 
 fn behind(body: &Body, number: usize, entry_of: &[Live]) -> Live {
     let mut live = Live::default();
-    for next in &body.blocks[number].next {
+    for next in body.next(&body.blocks[number]) {
         live.join(entry_of[*next as usize]);
     }
     live
@@ -219,15 +210,19 @@ fn through_instructions(
     reader: &mut EffectsReader,
 ) -> Live {
     for index in body.blocks[number].range.clone().rev() {
-        let instruction = &body.instructions[index as usize];
-        if instruction.mnemonic() == Mnemonic::Push && instruction.op0_kind() == OpKind::Register {
+        let index = index as usize;
+        let effects = &body.effects[index];
+        if effects.saves_register() {
             continue;
         }
-        let effects = reader.effects(instruction);
-        let wanted =
-            live.hard | Parts { general: live.soft & effects.may_write.general, ..Parts::EMPTY };
-        live.hard = effects.needed(wanted);
-        live.soft &= !effects.writes.general;
+        let may_write = effects.may_write().general;
+        let wanted = live.hard | Parts { general: live.soft & may_write, ..Parts::EMPTY };
+        live.hard = if effects.touches_vector() {
+            reader.effects(&body.instructions[index]).needed(wanted)
+        } else {
+            effects.needed(wanted)
+        };
+        live.soft &= !effects.writes().general;
     }
     live
 }

@@ -33,13 +33,13 @@ pub struct Effects {
     pub writes_memory: bool,
     /// Read whatever becomes of the result: addresses, stored values, branch conditions, operands of instructions that fault
     /// or talk to a device.
-    always: Parts,
-    rule: Rule,
+    pub(crate) always: Parts,
+    pub(crate) rule: Rule,
 }
 
 /// How the parts of the result depend on the parts of the operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rule {
+pub(crate) enum Rule {
     /// Every part on everything.
     Whole,
     /// Part n of the result on part n of the operands; flags on all. The second field masks parts that a constant hides.
@@ -60,30 +60,30 @@ impl Effects {
         if wanted.is_empty() {
             return kept | self.always;
         }
-        kept | self.always | self.operands_for(wanted)
+        kept | self.always | operands(self.rule, self.reads, wanted)
     }
+}
 
-    fn operands_for(&self, wanted: Parts) -> Parts {
-        let all = self.reads;
-        let flags_wanted = wanted.flags != 0;
-        match self.rule {
-            Rule::Bitwise { result, width, hidden } if !flags_wanted => {
-                let parts = wanted.of_general(usize::from(result)) & width & !hidden;
-                only_parts(all, parts)
-            }
-            Rule::Carry { result, width } if !flags_wanted => {
-                let parts = wanted.of_general(usize::from(result)) & width;
-                let below =
-                    (0..4).filter(|part| parts >> part != 0).fold(0, |set, part| set | 1 << part);
-                only_parts(all, below)
-            }
-            Rule::Exchange { first, second, width } if !flags_wanted => {
-                let of = |number: u8| u64::from(wanted.of_general(usize::from(number)) & width);
-                let general = of(first) << (4 * second) | of(second) << (4 * first);
-                Parts { general: general & all.general, ..Parts::EMPTY }
-            }
-            _ => all,
+/// Which of `reads` the `wanted` parts of the result are made of.
+pub(crate) fn operands(rule: Rule, reads: Parts, wanted: Parts) -> Parts {
+    let flags_wanted = wanted.flags != 0;
+    match rule {
+        Rule::Bitwise { result, width, hidden } if !flags_wanted => {
+            let parts = wanted.of_general(usize::from(result)) & width & !hidden;
+            only_parts(reads, parts)
         }
+        Rule::Carry { result, width } if !flags_wanted => {
+            let parts = wanted.of_general(usize::from(result)) & width;
+            // Everything up to the highest wanted part.
+            let below = 0xff_u8.checked_shr(parts.leading_zeros()).unwrap_or(0);
+            only_parts(reads, below)
+        }
+        Rule::Exchange { first, second, width } if !flags_wanted => {
+            let of = |number: u8| u64::from(wanted.of_general(usize::from(number)) & width);
+            let general = of(first) << (4 * second) | of(second) << (4 * first);
+            Parts { general: general & reads.general, ..Parts::EMPTY }
+        }
+        _ => reads,
     }
 }
 

@@ -5,7 +5,6 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use crate::effects::EffectsReader;
 use crate::flow::{Body, Ending};
 use crate::parts::Parts;
 use crate::values::Callees;
@@ -28,20 +27,9 @@ pub enum Evidence {
 
 /// What `register` (by encoding number) held at the call that ends the block `site`, by the strongest of the ways to the call.
 #[must_use]
-pub fn evidence(
-    body: &Body,
-    callees: &impl Callees,
-    site: usize,
-    register: usize,
-    reader: &mut EffectsReader,
-) -> Evidence {
+pub fn evidence(body: &Body, callees: &impl Callees, site: usize, register: usize) -> Evidence {
     let wanted = Parts::general(register);
-    let mut before: Vec<Vec<u32>> = vec![Vec::new(); body.blocks.len()];
-    for (number, block) in body.blocks.iter().enumerate() {
-        for next in &block.next {
-            before[*next as usize].push(number as u32);
-        }
-    }
+    let before = body.before();
     let mut best = Evidence::Leftover;
     let mut seen = vec![false; body.blocks.len()];
     let mut todo = vec![site];
@@ -58,13 +46,13 @@ pub fn evidence(
         {
             continue;
         }
-        match touched(body, block.range.clone(), wanted, reader) {
+        match touched(body, block.range.clone(), wanted) {
             Some(found) => best = best.min(found),
             None => {
                 if number == 0 {
                     best = best.min(Evidence::Parameter);
                 }
-                for earlier in &before[number] {
+                for earlier in before.of(number) {
                     if !std::mem::replace(&mut seen[*earlier as usize], true) {
                         todo.push(*earlier as usize);
                     }
@@ -76,23 +64,18 @@ pub fn evidence(
 }
 
 /// The last instruction of a range that touches the register.
-fn touched(
-    body: &Body,
-    range: std::ops::Range<u32>,
-    wanted: Parts,
-    reader: &mut EffectsReader,
-) -> Option<Evidence> {
+fn touched(body: &Body, range: std::ops::Range<u32>, wanted: Parts) -> Option<Evidence> {
     for index in range.rev() {
         let instruction = &body.instructions[index as usize];
-        let effects = reader.effects(instruction);
-        if effects.may_write.intersects(wanted) {
+        let effects = &body.effects[index as usize];
+        if effects.may_write().intersects(wanted) {
             return Some(if written_on_purpose(instruction, wanted) {
                 Evidence::Held(instruction.ip())
             } else {
                 Evidence::Leftover
             });
         }
-        if effects.reads.intersects(wanted) {
+        if effects.reads().intersects(wanted) {
             return Some(Evidence::Used);
         }
     }

@@ -3,11 +3,13 @@
 //! What lies at an address, where a function begins, which calls never return and which code is patched in at run time is
 //! asked of a [`CodeMap`]; this module knows no names. A call ends a block. Main types: [`Body`], [`CodeMap`].
 
-use std::collections::HashMap;
-
 use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register,
 };
+
+use crate::addresses::AddressMap;
+use crate::brief::Brief;
+use crate::effects::EffectsReader;
 
 /// No function of a kernel is longer; what is beyond it becomes a gap.
 const MOST_INSTRUCTIONS: usize = 200_000;
@@ -31,6 +33,9 @@ pub trait CodeMap: Sync {
     fn code_at(&self, address: u64) -> &[u8];
     /// The bytes from `address` to the end of its read-only data; empty when there are none. Jump tables are read from here.
     fn data_at(&self, address: u64) -> &[u8];
+    /// Whether nothing is known about the instruction at `address` beside its bytes: no fault exit, no replacement, no patched
+    /// jump. `false` when in doubt.
+    fn is_plain(&self, address: u64) -> bool;
     /// The range of the function that `address` lies in, as the symbols have it.
     fn function_range(&self, address: u64) -> Option<(u64, u64)>;
     /// Whether a function of its own begins at `address`, so that a jump to it from elsewhere is a tail call.
@@ -97,8 +102,8 @@ pub enum Ending {
 pub struct Block {
     /// Range in [`Body::instructions`].
     pub range: std::ops::Range<u32>,
-    /// Successors, as indices into [`Body::blocks`].
-    pub next: Vec<u32>,
+    /// Range in [`Body::edges`].
+    pub next: std::ops::Range<u32>,
     /// How it ends.
     pub ending: Ending,
 }
@@ -108,8 +113,12 @@ pub struct Block {
 pub struct Body {
     /// Instructions in order of address, those of cold parts and replacements among them.
     pub instructions: Vec<Instruction>,
+    /// Their effects.
+    pub effects: Vec<Brief>,
     /// Blocks; the first one is the entry.
     pub blocks: Vec<Block>,
+    /// Successors of the blocks, as indices into [`Body::blocks`].
+    pub edges: Vec<u32>,
     /// Addresses at which the walk lost its way.
     pub gaps: Vec<u64>,
     /// Whether a jump through a table or a register was resolved.
@@ -124,6 +133,34 @@ impl Body {
         self.blocks.iter().position(|block| block.range.contains(&index))
     }
 
+    /// Where control goes on behind a block, as indices into [`Body::blocks`].
+    #[must_use]
+    pub fn next(&self, block: &Block) -> &[u32] {
+        &self.edges[block.next.start as usize..block.next.end as usize]
+    }
+
+    /// The blocks that go on in each block.
+    #[must_use]
+    pub fn before(&self) -> Before {
+        let mut starts = vec![0_u32; self.blocks.len() + 1];
+        for next in &self.edges {
+            starts[*next as usize + 1] += 1;
+        }
+        for number in 1..starts.len() {
+            starts[number] += starts[number - 1];
+        }
+        let mut places = starts.clone();
+        let mut edges = vec![0; self.edges.len()];
+        for (number, block) in self.blocks.iter().enumerate() {
+            for next in self.next(block) {
+                let place = &mut places[*next as usize];
+                edges[*place as usize] = number as u32;
+                *place += 1;
+            }
+        }
+        Before { starts, edges }
+    }
+
     /// The last instruction of a block.
     #[must_use]
     pub fn last_of(&self, block: &Block) -> Option<&Instruction> {
@@ -131,24 +168,79 @@ impl Body {
     }
 }
 
+/// The edges of a [`Body`] backward.
+#[derive(Clone, Debug)]
+pub struct Before {
+    starts: Vec<u32>,
+    edges: Vec<u32>,
+}
+
+impl Before {
+    /// The blocks that go on in the block `number`.
+    #[must_use]
+    pub fn of(&self, number: usize) -> &[u32] {
+        &self.edges[self.starts[number] as usize..self.starts[number + 1] as usize]
+    }
+}
+
 /// How an instruction hands on control, found while walking.
 #[derive(Clone, Debug)]
 struct Leave {
-    targets: Vec<u64>,
+    targets: Targets,
     ending: Ending,
+}
+
+/// Where control goes on: nearly always nowhere, at one place, or at two.
+#[derive(Clone, Debug)]
+enum Targets {
+    Few([u64; 2], u8),
+    Many(Vec<u64>),
+}
+
+impl Targets {
+    const NONE: Self = Self::Few([0; 2], 0);
+
+    const fn one(target: u64) -> Self {
+        Self::Few([target, 0], 1)
+    }
+
+    const fn two(first: u64, second: u64) -> Self {
+        Self::Few([first, second], 2)
+    }
+
+    fn as_slice(&self) -> &[u64] {
+        match self {
+            Self::Few(targets, count) => &targets[..usize::from(*count)],
+            Self::Many(targets) => targets,
+        }
+    }
+
+    fn extend(&mut self, more: &[u64]) {
+        let mut all = self.as_slice().to_vec();
+        all.extend_from_slice(more);
+        *self = Self::Many(all);
+    }
+}
+
+impl Leave {
+    const fn nowhere(ending: Ending) -> Self {
+        Self { targets: Targets::NONE, ending }
+    }
 }
 
 /// Follows the code from `entry`.
 #[must_use]
-pub fn walk(map: &impl CodeMap, entry: u64) -> Body {
+pub fn walk(map: &impl CodeMap, entry: u64, reader: &mut EffectsReader) -> Body {
     let range = map.function_range(entry).unwrap_or((entry, entry.saturating_add(1)));
     let mut walk = Walk {
         map,
         entry,
         range,
-        found: HashMap::new(),
+        found: AddressMap::default(),
+        leave_of: Vec::new(),
+        leaves: Vec::new(),
         leaders: Vec::new(),
-        choices: HashMap::new(),
+        choices: Vec::new(),
         todo: Vec::new(),
         body: Body::default(),
     };
@@ -156,7 +248,7 @@ pub fn walk(map: &impl CodeMap, entry: u64) -> Body {
     while let Some((address, fence)) = walk.todo.pop() {
         walk.line(address, fence);
     }
-    walk.finish()
+    walk.finish(reader)
 }
 
 /// Where the instructions of a replacement end, and where execution goes on then.
@@ -170,9 +262,14 @@ struct Walk<'m, M> {
     map: &'m M,
     entry: u64,
     range: (u64, u64),
-    found: HashMap<u64, (u32, Option<Leave>)>,
+    /// Indices of the instructions found so far.
+    found: AddressMap<u32>,
+    /// For each instruction 0, or its place in `leaves` plus one.
+    leave_of: Vec<u32>,
+    leaves: Vec<Leave>,
     leaders: Vec<u64>,
-    choices: HashMap<u64, Vec<u64>>,
+    /// What may stand in the place of the instruction at an address.
+    choices: Vec<(u64, Vec<u64>)>,
     todo: Vec<(u64, Option<Fence>)>,
     body: Body,
 }
@@ -190,7 +287,7 @@ impl<M: CodeMap> Walk<'_, M> {
         let bytes = self.map.code_at(start);
         let mut decoder = Decoder::with_ip(64, bytes, start, DecoderOptions::NONE);
         let mut instruction = Instruction::default();
-        let mut previous: Option<u64> = None;
+        let mut previous: Option<u32> = None;
         loop {
             let address = start.wrapping_add(decoder.position() as u64);
             if let Some(fence) = fence
@@ -209,14 +306,8 @@ impl<M: CodeMap> Walk<'_, M> {
                 && self.map.starts_function(address)
             {
                 // Control runs into the next function: hand-written code that shares its tail.
-                if let Some((_, leave)) =
-                    previous.and_then(|previous| self.found.get_mut(&previous))
-                {
-                    *leave = Some(Leave {
-                        targets: Vec::new(),
-                        ending: Ending::TailCalls(Callee::Direct(address)),
-                    });
-                }
+                let tail = Leave::nowhere(Ending::TailCalls(Callee::Direct(address)));
+                self.set_leave(previous, tail);
                 return;
             }
             if !decoder.can_decode() || self.body.instructions.len() >= MOST_INSTRUCTIONS {
@@ -230,39 +321,47 @@ impl<M: CodeMap> Walk<'_, M> {
             }
             let next = instruction.next_ip();
             let mut leave = self.leave(&instruction, fence);
-            self.choose(address);
-            let faults = self.map.fault_exits(address);
-            if !faults.is_empty() && leave.is_none() {
-                // The exit counts as lying behind the instruction: some handlers write its results (`ex_handler_msr()`), and
-                // where they do not, the fixup code does.
-                let mut targets = faults.to_vec();
-                targets.push(next);
-                leave = Some(Leave { targets, ending: Ending::Flows });
-            }
-            let jumps = self.map.patched_jumps(address);
-            if !jumps.is_empty() {
-                let leave = leave
-                    .get_or_insert_with(|| Leave { targets: Vec::new(), ending: Ending::Flows });
-                leave.ending = Ending::Flows;
-                // A no-op that may become a jump, or a jump that may become a no-op.
-                leave.targets.extend(jumps);
-                leave.targets.push(next);
+            if !self.map.is_plain(address) {
+                self.choose(address);
+                let faults = self.map.fault_exits(address);
+                if !faults.is_empty() && leave.is_none() {
+                    // The exit counts as lying behind the instruction: some handlers write its results (`ex_handler_msr()`),
+                    // and where they do not, the fixup code does.
+                    let mut targets = Targets::one(next);
+                    targets.extend(faults);
+                    leave = Some(Leave { targets, ending: Ending::Flows });
+                }
+                let jumps = self.map.patched_jumps(address);
+                if !jumps.is_empty() {
+                    let leave = leave.get_or_insert(Leave::nowhere(Ending::Flows));
+                    leave.ending = Ending::Flows;
+                    // A no-op that may become a jump, or a jump that may become a no-op.
+                    leave.targets.extend(jumps);
+                    leave.targets.extend(&[next]);
+                }
             }
             let index = self.body.instructions.len() as u32;
             self.body.instructions.push(instruction);
-            let straight = leave.is_none();
-            if let Some(leave) = &leave {
-                for target in &leave.targets {
+            self.leave_of.push(0);
+            self.found.insert(address, index);
+            if let Some(leave) = leave {
+                for target in leave.targets.as_slice() {
                     if !self.goes_elsewhere(*target) {
                         self.lead(*target, fence.filter(|_| *target == next));
                     }
                 }
-            }
-            self.found.insert(address, (index, leave));
-            if !straight {
+                self.set_leave(Some(index), leave);
                 return;
             }
-            previous = Some(address);
+            previous = Some(index);
+        }
+    }
+
+    /// Says how control leaves at an instruction that was found.
+    fn set_leave(&mut self, index: Option<u32>, leave: Leave) {
+        if let Some(place) = index.and_then(|index| self.leave_of.get_mut(index as usize)) {
+            self.leaves.push(leave);
+            *place = self.leaves.len() as u32;
         }
     }
 
@@ -290,25 +389,17 @@ impl<M: CodeMap> Walk<'_, M> {
             targets.push(target);
             self.lead(target, fence);
         }
-        self.choices.insert(address, targets);
+        self.choices.push((address, targets));
     }
 
-    fn join(&mut self, previous: Option<u64>, target: u64) {
-        if let Some(previous) = previous
-            && let Some((_, leave)) = self.found.get_mut(&previous)
-        {
-            *leave = Some(Leave { targets: vec![target], ending: Ending::Flows });
-        }
+    fn join(&mut self, previous: Option<u32>, target: u64) {
+        self.set_leave(previous, Leave { targets: Targets::one(target), ending: Ending::Flows });
         self.lead(target, None);
     }
 
-    fn lose(&mut self, previous: Option<u64>, address: u64) {
+    fn lose(&mut self, previous: Option<u32>, address: u64) {
         self.body.gaps.push(address);
-        if let Some(previous) = previous
-            && let Some((_, leave)) = self.found.get_mut(&previous)
-        {
-            *leave = Some(Leave { targets: Vec::new(), ending: Ending::Lost });
-        }
+        self.set_leave(previous, Leave::nowhere(Ending::Lost));
     }
 
     fn inside(&self, address: u64) -> bool {
@@ -322,19 +413,18 @@ impl<M: CodeMap> Walk<'_, M> {
             Some(fence) if next >= fence.end => fence.resume,
             _ => next,
         };
-        let behind = if self.ends_part(instruction.ip(), after) { Vec::new() } else { vec![after] };
-        let stop = || Some(Leave { targets: Vec::new(), ending: Ending::Stops });
+        let stop = || Some(Leave::nowhere(Ending::Stops));
         match instruction.flow_control() {
             FlowControl::Next | FlowControl::XbeginXabortXend => None,
             FlowControl::ConditionalBranch => Some(Leave {
-                targets: vec![after, instruction.near_branch_target()],
+                targets: Targets::two(after, instruction.near_branch_target()),
                 ending: Ending::Flows,
             }),
             FlowControl::UnconditionalBranch => Some(self.jump(instruction.near_branch_target())),
             FlowControl::IndirectBranch => Some(self.indirect_jump(instruction)),
             FlowControl::Return => Some(match instruction.mnemonic() {
-                Mnemonic::Ret => Leave { targets: Vec::new(), ending: Ending::Returns(None) },
-                _ => Leave { targets: Vec::new(), ending: Ending::Stops },
+                Mnemonic::Ret => Leave::nowhere(Ending::Returns(None)),
+                _ => Leave::nowhere(Ending::Stops),
             }),
             // VMCALL, VMRUN, SYSCALL and their like come back to the next instruction.
             FlowControl::Call if instruction.op_count() == 0 => None,
@@ -346,24 +436,30 @@ impl<M: CodeMap> Walk<'_, M> {
                         return None;
                     }
                     return match self.map.target(target) {
-                        Target::NoReturn => Some(Leave {
-                            targets: Vec::new(),
-                            ending: Ending::Calls(Callee::Direct(target)),
-                        }),
-                        Target::Indirect(_) => {
-                            Some(Leave { targets: behind, ending: Ending::Calls(Callee::Unknown) })
+                        Target::NoReturn => {
+                            Some(Leave::nowhere(Ending::Calls(Callee::Direct(target))))
                         }
+                        Target::Indirect(_) => Some(Leave {
+                            targets: self.behind(instruction.ip(), after),
+                            ending: Ending::Calls(Callee::Unknown),
+                        }),
                         Target::Code | Target::Return => Some(Leave {
-                            targets: behind,
+                            targets: self.behind(instruction.ip(), after),
                             ending: Ending::Calls(Callee::Direct(target)),
                         }),
                     };
                 }
-                Some(Leave { targets: behind, ending: Ending::Calls(Callee::Unknown) })
+                Some(Leave {
+                    targets: self.behind(instruction.ip(), after),
+                    ending: Ending::Calls(Callee::Unknown),
+                })
             }
             FlowControl::IndirectCall => {
                 let callee = self.slot(instruction).map_or(Callee::Unknown, Callee::Slot);
-                Some(Leave { targets: behind, ending: Ending::Calls(callee) })
+                Some(Leave {
+                    targets: self.behind(instruction.ip(), after),
+                    ending: Ending::Calls(callee),
+                })
             }
             FlowControl::Interrupt => match instruction.mnemonic() {
                 Mnemonic::Int3 => stop(),
@@ -371,12 +467,17 @@ impl<M: CodeMap> Walk<'_, M> {
             },
             FlowControl::Exception => {
                 if self.map.survives_trap(instruction.ip()) {
-                    Some(Leave { targets: vec![after], ending: Ending::Flows })
+                    Some(Leave { targets: Targets::one(after), ending: Ending::Flows })
                 } else {
                     stop()
                 }
             }
         }
+    }
+
+    /// Where control goes on behind a call at `address`.
+    fn behind(&self, address: u64, after: u64) -> Targets {
+        if self.ends_part(address, after) { Targets::NONE } else { Targets::one(after) }
     }
 
     /// Whether a call at `address` is the last instruction of its symbol: nothing but a call that never returns stands there.
@@ -397,23 +498,20 @@ impl<M: CodeMap> Walk<'_, M> {
     fn jump(&mut self, target: u64) -> Leave {
         match self.map.target(target) {
             Target::Return => {
-                return Leave { targets: Vec::new(), ending: Ending::Returns(Some(target)) };
+                return Leave::nowhere(Ending::Returns(Some(target)));
             }
             Target::Indirect(_) => {
-                return Leave { targets: Vec::new(), ending: Ending::TailCalls(Callee::Unknown) };
+                return Leave::nowhere(Ending::TailCalls(Callee::Unknown));
             }
             Target::NoReturn if self.goes_elsewhere(target) => {
-                return Leave { targets: Vec::new(), ending: Ending::Stops };
+                return Leave::nowhere(Ending::Stops);
             }
             Target::NoReturn | Target::Code => {}
         }
         if self.goes_elsewhere(target) {
-            return Leave {
-                targets: Vec::new(),
-                ending: Ending::TailCalls(Callee::Direct(target)),
-            };
+            return Leave::nowhere(Ending::TailCalls(Callee::Direct(target)));
         }
-        Leave { targets: vec![target], ending: Ending::Flows }
+        Leave { targets: Targets::one(target), ending: Ending::Flows }
     }
 
     fn slot(&self, instruction: &Instruction) -> Option<u64> {
@@ -436,7 +534,7 @@ impl<M: CodeMap> Walk<'_, M> {
 
     fn indirect_jump(&mut self, instruction: &Instruction) -> Leave {
         if let Some(address) = self.slot(instruction) {
-            return Leave { targets: Vec::new(), ending: Ending::TailCalls(Callee::Slot(address)) };
+            return Leave::nowhere(Ending::TailCalls(Callee::Slot(address)));
         }
         let scaled = instruction.op0_kind() == OpKind::Memory
             && instruction.memory_index() != Register::None
@@ -446,14 +544,14 @@ impl<M: CodeMap> Walk<'_, M> {
             let targets = self.absolute_table(instruction.memory_displacement64());
             if !targets.is_empty() {
                 self.body.has_table = true;
-                return Leave { targets, ending: Ending::Flows };
+                return Leave { targets: Targets::Many(targets), ending: Ending::Flows };
             }
         }
         if let Some(targets) = self.relative_table(instruction) {
             self.body.has_table = true;
-            return Leave { targets, ending: Ending::Flows };
+            return Leave { targets: Targets::Many(targets), ending: Ending::Flows };
         }
-        Leave { targets: Vec::new(), ending: Ending::TailCalls(Callee::Unknown) }
+        Leave::nowhere(Ending::TailCalls(Callee::Unknown))
     }
 
     /// Entries of a table of code addresses, as long as they stay in this function.
@@ -507,116 +605,137 @@ impl<M: CodeMap> Walk<'_, M> {
     }
 
     /// Cuts what was found into blocks.
-    fn finish(mut self) -> Body {
-        let mut order: Vec<u32> = (0..self.body.instructions.len() as u32).collect();
-        order.sort_unstable_by_key(|index| self.body.instructions[*index as usize].ip());
-        let instructions: Vec<Instruction> =
-            order.iter().map(|index| self.body.instructions[*index as usize]).collect();
+    fn finish(mut self, reader: &mut EffectsReader) -> Body {
+        self.sort();
+        let instructions = std::mem::take(&mut self.body.instructions);
         self.leaders.sort_unstable();
-        self.leaders.dedup();
-        let mut starts: Vec<u32> = Vec::new();
-        let mut previous_left = true;
+        let mut leaders = self.leaders.iter().copied().peekable();
+        let mut starts: Vec<(u64, u32)> = Vec::new();
+        let mut previous_end = None;
         for (index, instruction) in instructions.iter().enumerate() {
             let address = instruction.ip();
-            let apart = index > 0 && instructions[index - 1].next_ip() != address;
-            if previous_left || apart || self.leaders.binary_search(&address).is_ok() {
-                starts.push(index as u32);
+            while leaders.next_if(|leader| *leader < address).is_some() {}
+            if previous_end != Some(address) || leaders.peek() == Some(&address) {
+                starts.push((address, index as u32));
             }
-            previous_left = self.found.get(&address).is_some_and(|(_, leave)| leave.is_some());
+            previous_end = (self.leave_of[index] == 0).then(|| instruction.next_ip());
         }
-        // The entry comes first; the others follow in order of address.
-        let mut cut = Cut {
-            by_start: starts
-                .iter()
-                .enumerate()
-                .map(|(block, start)| (instructions[*start as usize].ip(), block as u32))
-                .collect(),
-            blocks: Vec::with_capacity(starts.len()),
-        };
+        let mut cut =
+            Cut { starts, others: AddressMap::default(), blocks: Vec::new(), edges: Vec::new() };
+        let count = cut.starts.len();
+        cut.blocks.reserve(count + self.choices.len());
+        for number in 0..count {
+            let start = cut.starts[number].1;
+            let end = cut.starts.get(number + 1).map_or(instructions.len() as u32, |next| next.1);
+            cut.blocks.push(Block { range: start..end, next: 0..0, ending: Ending::Flows });
+        }
         // Blocks without instructions: the choice between variants of the code, and jumps on a condition to other functions.
-        let originals = cut.by_start.clone();
-        let mut extra: Vec<(Option<u32>, Vec<u64>)> = Vec::new();
-        for (address, targets) in &self.choices {
-            if let Some(original) = originals.get(address) {
-                let original = (!self.map.is_replaced(*address)).then_some(*original);
-                cut.by_start.insert(*address, (starts.len() + extra.len()) as u32);
-                extra.push((original, targets.clone()));
+        let mut choices = std::mem::take(&mut self.choices);
+        choices.sort_unstable();
+        choices.dedup_by_key(|choice| choice.0);
+        let mut originals = Vec::new();
+        for (address, _) in &choices {
+            let original = cut.block_at(*address);
+            originals.push(original);
+            if original.is_some() {
+                cut.others.insert(*address, cut.blocks.len() as u32);
+                cut.blocks.push(Block { range: 0..0, next: 0..0, ending: Ending::Flows });
             }
         }
-        let mut leaves: Vec<Leave> = Vec::with_capacity(starts.len());
-        for (number, start) in starts.iter().enumerate() {
-            let end = starts.get(number + 1).copied().unwrap_or(instructions.len() as u32);
-            let last = &instructions[end as usize - 1];
-            let leave = self.found.get(&last.ip()).and_then(|(_, leave)| leave.clone());
-            leaves.push(
-                leave.unwrap_or_else(|| Leave {
-                    targets: vec![last.next_ip()],
-                    ending: Ending::Flows,
-                }),
-            );
-            cut.blocks.push(Block { range: *start..end, next: Vec::new(), ending: Ending::Flows });
-        }
-        for _ in &extra {
-            cut.blocks.push(Block { range: 0..0, next: Vec::new(), ending: Ending::Flows });
-        }
-        for (number, leave) in leaves.into_iter().enumerate() {
-            let (next, ending) = cut.successors(self.map, leave.targets, leave.ending);
+        for number in 0..count {
+            let last = cut.blocks[number].range.end as usize - 1;
+            let (next, ending) = match self.leave_of[last].checked_sub(1) {
+                Some(leave) => {
+                    let leave = &self.leaves[leave as usize];
+                    cut.successors(self.map, leave.targets.as_slice(), leave.ending, None)
+                }
+                None => {
+                    cut.successors(self.map, &[instructions[last].next_ip()], Ending::Flows, None)
+                }
+            };
             cut.blocks[number].next = next;
             cut.blocks[number].ending = ending;
         }
-        for (number, (original, targets)) in extra.into_iter().enumerate() {
-            let (mut next, _) = cut.successors(self.map, targets, Ending::Flows);
-            next.extend(original);
-            let block = &mut cut.blocks[starts.len() + number];
-            block.next = next;
-        }
-        let entry_block = cut.by_start.get(&self.entry).copied().unwrap_or(0);
-        let mut blocks = cut.blocks;
-        if entry_block != 0 && !blocks.is_empty() {
-            blocks.swap(0, entry_block as usize);
-            for block in &mut blocks {
-                for next in &mut block.next {
-                    if *next == 0 {
-                        *next = entry_block;
-                    } else if *next == entry_block {
-                        *next = 0;
-                    }
-                }
+        for ((address, targets), original) in choices.iter().zip(originals) {
+            if let (Some(original), Some(block)) = (original, cut.others.get(address).copied()) {
+                let original = (!self.map.is_replaced(*address)).then_some(original);
+                let (next, _) = cut.successors(self.map, targets, Ending::Flows, original);
+                cut.blocks[block as usize].next = next;
             }
         }
+        // The entry comes first; the others follow in order of address.
+        let entry = cut.others.get(&self.entry).copied().or_else(|| cut.block_at(self.entry));
+        if let Some(entry) = entry.filter(|entry| *entry != 0) {
+            cut.blocks.swap(0, entry as usize);
+            for next in &mut cut.edges {
+                *next = match *next {
+                    0 => entry,
+                    next if next == entry => 0,
+                    next => next,
+                };
+            }
+        }
+        self.body.effects =
+            instructions.iter().map(|instruction| Brief::of(instruction, reader)).collect();
         self.body.instructions = instructions;
-        self.body.blocks = blocks;
+        self.body.blocks = cut.blocks;
+        self.body.edges = cut.edges;
         self.body
+    }
+
+    /// Puts what was found in order of address.
+    fn sort(&mut self) {
+        let found = &self.body.instructions;
+        if found.is_sorted_by_key(Instruction::ip) {
+            return;
+        }
+        let mut order: Vec<u32> = (0..found.len() as u32).collect();
+        order.sort_unstable_by_key(|index| found[*index as usize].ip());
+        self.leave_of = order.iter().map(|index| self.leave_of[*index as usize]).collect();
+        self.body.instructions = order.iter().map(|index| found[*index as usize]).collect();
     }
 }
 
 /// Blocks while they are being joined.
 struct Cut {
-    by_start: HashMap<u64, u32>,
+    /// Address and first instruction of the blocks that have any, ascending.
+    starts: Vec<(u64, u32)>,
+    /// Blocks without instructions, which come before those that have some.
+    others: AddressMap<u32>,
     blocks: Vec<Block>,
+    edges: Vec<u32>,
 }
 
 impl Cut {
-    /// Block numbers of branch targets. A target in another function gets a block of its own that tail-calls it.
+    /// The block with instructions that begins at `address`.
+    fn block_at(&self, address: u64) -> Option<u32> {
+        Some(self.starts.binary_search_by_key(&address, |start| start.0).ok()? as u32)
+    }
+
+    /// Appends the block numbers of branch targets to the edges. A target in another function gets a block of its own that
+    /// tail-calls it.
     fn successors(
         &mut self,
         map: &impl CodeMap,
-        targets: Vec<u64>,
+        targets: &[u64],
         ending: Ending,
-    ) -> (Vec<u32>, Ending) {
-        let mut next = Vec::with_capacity(targets.len());
+        also: Option<u32>,
+    ) -> (std::ops::Range<u32>, Ending) {
+        let first = self.edges.len();
         let mut ending = ending;
         for target in targets {
-            if let Some(block) = self.by_start.get(&target) {
-                next.push(*block);
+            let other =
+                if self.others.is_empty() { None } else { self.others.get(target).copied() };
+            if let Some(block) = other.or_else(|| self.block_at(*target)) {
+                self.edges.push(block);
                 continue;
             }
-            let exit = match map.target(target) {
-                Target::Return => Ending::Returns(Some(target)),
+            let exit = match map.target(*target) {
+                Target::Return => Ending::Returns(Some(*target)),
                 Target::Indirect(_) => Ending::TailCalls(Callee::Unknown),
                 Target::NoReturn => Ending::Stops,
-                Target::Code if map.starts_function(target) => {
-                    Ending::TailCalls(Callee::Direct(target))
+                Target::Code if map.starts_function(*target) => {
+                    Ending::TailCalls(Callee::Direct(*target))
                 }
                 Target::Code => {
                     if ending == Ending::Flows {
@@ -626,12 +745,22 @@ impl Cut {
                 }
             };
             let block = self.blocks.len() as u32;
-            self.blocks.push(Block { range: 0..0, next: Vec::new(), ending: exit });
-            self.by_start.insert(target, block);
-            next.push(block);
+            self.blocks.push(Block { range: 0..0, next: 0..0, ending: exit });
+            self.others.insert(*target, block);
+            self.edges.push(block);
         }
-        next.sort_unstable();
-        next.dedup();
-        (next, ending)
+        self.edges.extend(also);
+        if self.edges.len() - first > 1 {
+            self.edges[first..].sort_unstable();
+        }
+        let mut kept = first;
+        for at in first..self.edges.len() {
+            if kept == first || self.edges[kept - 1] != self.edges[at] {
+                self.edges[kept] = self.edges[at];
+                kept += 1;
+            }
+        }
+        self.edges.truncate(kept);
+        (first as u32..kept as u32, ending)
     }
 }

@@ -4,6 +4,8 @@
 //! This crate may not know Linux (no symbol name stands here), nor files. Bytes and an address come in, facts go out. Where an
 //! effect is not certain the answer is the weaker fact: a may-write is not a kill, and an undefined flag is not a result.
 
+pub mod addresses;
+pub mod brief;
 pub mod demand;
 pub mod disassembly;
 pub mod effects;
@@ -13,13 +15,15 @@ pub mod parts;
 pub mod symbolic;
 pub mod values;
 
+pub use addresses::{AddressMap, AddressSet, Sieve};
+pub use brief::Brief;
 pub use demand::{Demands, Site, demands, reachable, reliance};
 pub use disassembly::{Line, Printer, Syntax, disassemble};
 pub use effects::{Effects, EffectsReader, effects};
 pub use evidence::{Evidence, evidence};
 pub use flow::{Block, Body, Callee, CodeMap, Ending, Replacement, Target, walk};
 pub use parts::{ARITHMETIC_FLAGS, Parts};
-pub use values::{Callees, Exit, Exits, Returns, Summary, exits};
+pub use values::{Callees, Exit, Exits, Returns, Summary, Workspace, exits};
 
 /// The decoder that this crate reads instructions with; its `Instruction` is part of this crate's interface.
 pub use iced_x86;

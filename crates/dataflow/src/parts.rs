@@ -146,7 +146,12 @@ impl Parts {
 
     /// Encoding numbers of the general registers with at least one part in the set, ascending.
     pub fn generals(self) -> impl Iterator<Item = usize> {
-        (0..16).filter(move |number| self.of_general(*number) != 0)
+        let mut left = self.general;
+        std::iter::from_fn(move || {
+            let number = (left != 0).then(|| left.trailing_zeros() as usize / 4)?;
+            left &= !(0b1111 << (4 * number));
+            Some(number)
+        })
     }
 
     /// The set widened so that each general register of which a part is in it is in it whole.

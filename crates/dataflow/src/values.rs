@@ -2,12 +2,16 @@
 //!
 //! Runs forward over a [`Body`]. Knows three kinds of values: the entry value of a register, an offset from the entry stack
 //! pointer, and anything else. Saved and restored registers fall out of it, however they were saved. Bias: stores through
-//! pointers that are not known to point into the stack frame are taken to miss the saved registers. Main types: [`Frame`],
-//! [`Exits`].
+//! pointers that are not known to point into the stack frame are taken to miss the saved registers. Main types: [`Exits`],
+//! [`Summary`].
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
-use crate::effects::{Effects, EffectsReader};
+use crate::brief::Brief;
+use crate::effects::EffectsReader;
 use crate::flow::{Body, Callee, Ending};
 use crate::parts::Parts;
 
@@ -20,16 +24,11 @@ const MOST_VISITS: u32 = 40;
 /// Where a destroyed value was written.
 pub type Writer = u32;
 
-/// What a register or a stack slot holds.
+/// What a register or a stack slot holds, seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value {
-    /// The entry value of a register (by encoding number), of which these parts are intact.
-    Entry {
-        /// Encoding number of the register.
-        register: u8,
-        /// Part bits as in [`Parts::of_general`].
-        parts: u8,
-    },
+enum Held {
+    /// The entry value of a register (by encoding number), of which these parts are intact, as in [`Parts::of_general`].
+    Entry { register: u8, parts: u8 },
     /// The stack pointer at entry plus this many bytes.
     Stack(i32),
     /// The flags as they were at entry, saved.
@@ -38,18 +37,50 @@ pub enum Value {
     Other(Writer),
 }
 
+/// What a register or a stack slot holds, in one word, since millions of them are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Value(u64);
+
+impl Value {
+    const OTHER: u64 = 0;
+    const ENTRY: u64 = 1;
+    const STACK: u64 = 2;
+    const FLAGS: Self = Self(3 << 32);
+
+    const fn other(writer: Writer) -> Self {
+        Self(Self::OTHER << 32 | writer as u64)
+    }
+
+    const fn stack(offset: i32) -> Self {
+        Self(Self::STACK << 32 | offset as u32 as u64)
+    }
+
+    const fn entry(register: u8, parts: u8) -> Self {
+        Self(Self::ENTRY << 32 | (register as u64) << 8 | parts as u64)
+    }
+
+    const fn held(self) -> Held {
+        match self.0 >> 32 {
+            Self::OTHER => Held::Other(self.0 as Writer),
+            Self::ENTRY => Held::Entry { register: (self.0 >> 8) as u8, parts: self.0 as u8 },
+            Self::STACK => Held::Stack(self.0 as u32 as i32),
+            _ => Held::Flags,
+        }
+    }
+}
+
 /// The register file and the saved values at one point of a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
+struct Frame {
     /// By encoding number.
-    pub registers: [Value; 16],
+    registers: [Value; 16],
     slots: Vec<(i32, Value)>,
     /// Flags that may differ from those at entry.
-    pub flags: u16,
+    flags: u16,
     /// Index plus one of the instruction that last changed a flag.
-    pub flags_writer: Writer,
+    flags_writer: Writer,
     /// Vector state that may differ from that at entry.
-    pub vector: u128,
+    vector: u128,
 }
 
 /// How callees act on registers; the caller of this module knows the functions.
@@ -108,20 +139,25 @@ pub struct Exits {
 
 impl Frame {
     fn at_entry() -> Self {
-        let mut registers = [Value::Other(0); 16];
+        let mut registers = [Value::stack(0); 16];
         for (number, value) in registers.iter_mut().enumerate() {
-            *value = if number == RSP {
-                Value::Stack(0)
-            } else {
-                Value::Entry { register: number as u8, parts: 0b1111 }
-            };
+            if number != RSP {
+                *value = Value::entry(number as u8, 0b1111);
+            }
         }
         Self { registers, slots: Vec::new(), flags: 0, flags_writer: 0, vector: 0 }
     }
 
+    fn copy_from(&mut self, other: &Self) {
+        self.registers = other.registers;
+        self.slots.clone_from(&other.slots);
+        (self.flags, self.flags_writer, self.vector) =
+            (other.flags, other.flags_writer, other.vector);
+    }
+
     fn depth(&self) -> Option<i32> {
-        match self.registers[RSP] {
-            Value::Stack(offset) => Some(offset),
+        match self.registers[RSP].held() {
+            Held::Stack(offset) => Some(offset),
             _ => None,
         }
     }
@@ -139,10 +175,10 @@ impl Frame {
     /// that was computed (the head of a list on the stack, less the offset of the list in its elements) often names saved
     /// registers on paths that cannot be taken.
     fn store(&mut self, base: Register, offset: i32, size: i32, value: Option<Value>) {
-        const FRAME_POINTER: Value = Value::Stack(-8);
+        const FRAME_POINTER: Value = Value::stack(-8);
         let trusted =
             base == Register::RSP || (base == Register::RBP && self.registers[5] == FRAME_POINTER);
-        let saved = |slot: &(i32, Value)| matches!(slot.1, Value::Entry { .. } | Value::Flags);
+        let saved = |slot: &(i32, Value)| matches!(slot.1.held(), Held::Entry { .. } | Held::Flags);
         if trusted
             || !self
                 .slots
@@ -154,9 +190,11 @@ impl Frame {
     }
 
     fn set_slot(&mut self, offset: i32, size: i32, value: Option<Value>) {
-        self.slots.retain(|(at, _)| *at + 8 <= offset || *at >= offset + size);
+        if self.slots.iter().any(|(at, _)| *at + 8 > offset && *at < offset + size) {
+            self.slots.retain(|(at, _)| *at + 8 <= offset || *at >= offset + size);
+        }
         if let Some(value) = value
-            && !matches!(value, Value::Other(_))
+            && !matches!(value.held(), Held::Other(_))
             && self.slots.len() < MOST_SLOTS
         {
             let index = self.slots.partition_point(|slot| slot.0 < offset);
@@ -165,30 +203,25 @@ impl Frame {
     }
 
     fn push(&mut self, value: Option<Value>) {
-        if let Value::Stack(offset) = self.registers[RSP] {
+        if let Some(offset) = self.depth() {
             let offset = offset.wrapping_sub(8);
-            self.registers[RSP] = Value::Stack(offset);
+            self.registers[RSP] = Value::stack(offset);
             self.set_slot(offset, 8, value);
         }
     }
 
     fn pop(&mut self, writer: Writer) -> Value {
-        match self.registers[RSP] {
-            Value::Stack(offset) => {
-                self.registers[RSP] = Value::Stack(offset.wrapping_add(8));
-                self.slot(offset).unwrap_or(Value::Other(writer))
-            }
-            _ => Value::Other(writer),
-        }
+        let Some(offset) = self.depth() else { return Value::other(writer) };
+        self.registers[RSP] = Value::stack(offset.wrapping_add(8));
+        self.slot(offset).unwrap_or(Value::other(writer))
     }
 
     /// What differs from entry in this frame.
-    #[must_use]
-    pub fn changed(&self) -> Parts {
+    fn changed(&self) -> Parts {
         let mut changed = Parts { general: 0, vector: self.vector, flags: self.flags };
         for (number, value) in self.registers.iter().enumerate() {
-            let lost = match value {
-                Value::Entry { register, parts } if usize::from(*register) == number => {
+            let lost = match value.held() {
+                Held::Entry { register, parts } if usize::from(register) == number => {
                     !parts & 0b1111
                 }
                 _ if number == RSP => 0,
@@ -217,13 +250,21 @@ impl Frame {
     fn join(&mut self, other: &Self) -> bool {
         let mut changed = false;
         for (mine, theirs) in self.registers.iter_mut().zip(&other.registers) {
-            let joined = join_values(*mine, *theirs);
-            changed |= joined != *mine;
-            *mine = joined;
+            if mine != theirs {
+                let joined = join_values(*mine, *theirs);
+                changed |= joined != *mine;
+                *mine = joined;
+            }
         }
-        let before = self.slots.len();
-        self.slots.retain(|(offset, value)| other.slot(*offset) == Some(*value));
-        changed |= before != self.slots.len();
+        if self.slots != other.slots {
+            let before = self.slots.len();
+            let mut theirs = other.slots.iter().peekable();
+            self.slots.retain(|slot| {
+                while theirs.next_if(|other| other.0 < slot.0).is_some() {}
+                theirs.peek() == Some(&slot)
+            });
+            changed |= before != self.slots.len();
+        }
         changed |= other.flags & !self.flags != 0 || other.vector & !self.vector != 0;
         if self.flags_writer == 0 {
             self.flags_writer = other.flags_writer;
@@ -235,40 +276,62 @@ impl Frame {
 }
 
 fn join_values(left: Value, right: Value) -> Value {
-    match (left, right) {
-        (left, right) if left == right => left,
-        (Value::Entry { register: a, parts: left }, Value::Entry { register: b, parts: right })
+    match (left.held(), right.held()) {
+        (Held::Entry { register: a, parts: left }, Held::Entry { register: b, parts: right })
             if a == b =>
         {
-            Value::Entry { register: a, parts: left & right }
+            Value::entry(a, left & right)
         }
         // The first writer stays, so that the join has an end.
-        (Value::Other(writer), _) | (_, Value::Other(writer)) => Value::Other(writer),
-        _ => Value::Other(0),
+        (Held::Other(writer), _) | (_, Held::Other(writer)) => Value::other(writer),
+        _ => Value::other(0),
     }
 }
 
 /// Overwrites parts of a value.
 fn lose(value: &mut Value, parts: u8, writer: Writer) {
-    *value = match *value {
-        Value::Entry { register, parts: intact } if intact & !parts != 0 => {
-            Value::Entry { register, parts: intact & !parts }
+    *value = match value.held() {
+        Held::Entry { register, parts: intact } if intact & !parts != 0 => {
+            Value::entry(register, intact & !parts)
         }
-        _ => Value::Other(writer),
+        _ => Value::other(writer),
     };
+}
+
+/// Buffers that are used for one function after another.
+#[derive(Default)]
+pub struct Workspace {
+    /// Effects of instructions that touch vector registers.
+    pub reader: EffectsReader,
+    /// The frame at the start of each block.
+    frames: Vec<Frame>,
+    reached: Vec<bool>,
+    visits: Vec<u32>,
+    queued: Vec<bool>,
+    todo: BinaryHeap<Reverse<usize>>,
 }
 
 /// Runs over the body once and collects the exits.
 #[must_use]
-pub fn exits(body: &Body, callees: &impl Callees, reader: &mut EffectsReader) -> Exits {
+pub fn exits(body: &Body, callees: &impl Callees, workspace: &mut Workspace) -> Exits {
     let mut result = Exits::default();
-    let Some(states) = frames(body, callees, reader, &mut result.incomplete) else { return result };
-    for (number, state) in states.iter().enumerate() {
-        let Some(state) = state else { continue };
-        let block = &body.blocks[number];
-        let mut frame = state.clone();
+    if body.blocks.is_empty() {
+        return result;
+    }
+    result.incomplete = !frames(body, callees, workspace);
+    let mut frame = Frame::at_entry();
+    for (number, block) in body.blocks.iter().enumerate() {
+        if !workspace.reached[number] || matches!(block.ending, Ending::Flows | Ending::Stops) {
+            continue;
+        }
+        if let Ending::Calls(callee) = block.ending
+            && callees.summary(callee).returns != Returns::PastCaller
+        {
+            continue;
+        }
+        frame.copy_from(&workspace.frames[number]);
         for index in block.range.clone() {
-            step(&mut frame, &body.instructions[index as usize], index + 1, reader);
+            step(&mut frame, body, index as usize, &mut workspace.reader);
         }
         let last = block.range.end;
         let extra = match block.ending {
@@ -297,8 +360,8 @@ pub fn exits(body: &Body, callees: &impl Callees, reader: &mut EffectsReader) ->
         frame.destroy(extra, last);
         let mut writers = [0; 16];
         for (writer, value) in writers.iter_mut().zip(&frame.registers) {
-            if let Value::Other(index) = value {
-                *writer = *index;
+            if let Held::Other(index) = value.held() {
+                *writer = index;
             }
         }
         result.exits.push(Exit {
@@ -312,32 +375,39 @@ pub fn exits(body: &Body, callees: &impl Callees, reader: &mut EffectsReader) ->
     result
 }
 
-/// The frame at the start of each reachable block.
-fn frames(
-    body: &Body,
-    callees: &impl Callees,
-    reader: &mut EffectsReader,
-    incomplete: &mut bool,
-) -> Option<Vec<Option<Frame>>> {
-    if body.blocks.is_empty() {
-        return None;
+/// Finds the frame at the start of each reachable block; `false` when some block was given up.
+fn frames(body: &Body, callees: &impl Callees, workspace: &mut Workspace) -> bool {
+    let Workspace { reader, frames, reached, visits, queued, todo } = workspace;
+    let count = body.blocks.len();
+    if frames.len() < count {
+        frames.resize_with(count, Frame::at_entry);
     }
-    let mut states: Vec<Option<Frame>> = vec![None; body.blocks.len()];
-    let mut visits = vec![0_u32; body.blocks.len()];
-    let mut queued = vec![false; body.blocks.len()];
-    states[0] = Some(Frame::at_entry());
-    let mut todo = std::collections::BinaryHeap::from([std::cmp::Reverse(0_usize)]);
-    while let Some(std::cmp::Reverse(number)) = todo.pop() {
+    for list in [&mut *reached, &mut *queued] {
+        list.clear();
+        list.resize(count, false);
+    }
+    visits.clear();
+    visits.resize(count, 0);
+    todo.clear();
+    let mut frame = Frame::at_entry();
+    frames[0].copy_from(&frame);
+    reached[0] = true;
+    todo.push(Reverse(0));
+    let mut complete = true;
+    while let Some(Reverse(number)) = todo.pop() {
         queued[number] = false;
         visits[number] += 1;
         if visits[number] > MOST_VISITS {
-            *incomplete = true;
+            complete = false;
             continue;
         }
-        let Some(mut frame) = states[number].clone() else { continue };
         let block = &body.blocks[number];
+        if block.next.is_empty() {
+            continue;
+        }
+        frame.copy_from(&frames[number]);
         for index in block.range.clone() {
-            step(&mut frame, &body.instructions[index as usize], index + 1, reader);
+            step(&mut frame, body, index as usize, reader);
         }
         if let Ending::Calls(callee) = block.ending {
             let summary = callees.summary(callee);
@@ -346,22 +416,22 @@ fn frames(
             }
             frame.destroy(summary.destroys, block.range.end);
         }
-        for next in &block.next {
+        for next in body.next(block) {
             let next = *next as usize;
-            let changed = match &mut states[next] {
-                Some(state) => state.join(&frame),
-                empty => {
-                    *empty = Some(frame.clone());
-                    true
-                }
+            let changed = if reached[next] {
+                frames[next].join(&frame)
+            } else {
+                frames[next].copy_from(&frame);
+                reached[next] = true;
+                true
             };
             if changed && !queued[next] {
                 queued[next] = true;
-                todo.push(std::cmp::Reverse(next));
+                todo.push(Reverse(next));
             }
         }
     }
-    Some(states)
+    complete
 }
 
 /// The 64-bit stack slot that a memory operand names, as an offset from the entry stack pointer.
@@ -369,182 +439,201 @@ fn slot_of(frame: &Frame, instruction: &Instruction) -> Option<i32> {
     if instruction.memory_index() != Register::None || !instruction.memory_base().is_gpr64() {
         return None;
     }
-    match frame.registers[instruction.memory_base().number()] {
-        Value::Stack(base) => Some(base.wrapping_add(instruction.memory_displacement64() as i32)),
+    match frame.registers[instruction.memory_base().number()].held() {
+        Held::Stack(base) => Some(base.wrapping_add(instruction.memory_displacement64() as i32)),
         _ => None,
     }
 }
 
-/// The effect of one instruction on the frame. Calls are not followed here.
-fn step(frame: &mut Frame, instruction: &Instruction, writer: Writer, reader: &mut EffectsReader) {
-    act(frame, instruction, writer, reader);
-    if !matches!(frame.registers[RSP], Value::Stack(_))
-        && frame.registers[RSP] == Value::Other(writer)
-    {
+/// The effect of the instruction with this index on the frame. Calls are not followed here.
+fn step(frame: &mut Frame, body: &Body, index: usize, reader: &mut EffectsReader) {
+    let writer = index as Writer + 1;
+    Act {
+        frame,
+        instruction: &body.instructions[index],
+        brief: &body.effects[index],
+        writer,
+        reader,
+    }
+    .act();
+    if frame.registers[RSP] == Value::other(writer) {
         // Another stack, or this one aligned: what is pushed there can be popped there, but it is not the stack of the entry.
-        frame.registers[RSP] = Value::Stack(ELSEWHERE.wrapping_add((writer as i32 & 0x7fff) << 14));
+        frame.registers[RSP] = Value::stack(ELSEWHERE.wrapping_add((writer as i32 & 0x7fff) << 14));
     }
 }
 
 /// Offsets from here on are on stacks that are not the one of the entry.
 const ELSEWHERE: i32 = 0x2000_0000;
 
-fn act(frame: &mut Frame, instruction: &Instruction, writer: Writer, reader: &mut EffectsReader) {
-    let register_64 = |operand: u32| {
-        (instruction.op_kind(operand) == OpKind::Register
-            && instruction.op_register(operand).is_gpr64())
-        .then(|| instruction.op_register(operand).number())
-    };
-    match instruction.mnemonic() {
-        Mnemonic::Nop | Mnemonic::Endbr64 | Mnemonic::Jmp => {}
-        Mnemonic::Call => {
-            // `call 1f; 1:` only pushes its own address; every other call is followed as a call.
-            if crate::disassembly::branch_target(instruction) == Some(instruction.next_ip()) {
-                frame.push(None);
-            }
-        }
-        Mnemonic::Push => {
-            let value = register_64(0).map(|number| frame.registers[number]);
-            frame.push(value);
-        }
-        Mnemonic::Pop => {
-            let value = frame.pop(writer);
-            if let Some(number) = register_64(0) {
-                frame.registers[number] = value;
-            } else if let Some(offset) = slot_of(frame, instruction) {
-                frame.set_slot(offset, 8, Some(value));
-            }
-        }
-        Mnemonic::Pushfq => {
-            let saved = (frame.flags == 0).then_some(Value::Flags);
-            frame.push(saved);
-        }
-        Mnemonic::Popfq => {
-            if frame.pop(writer) == Value::Flags {
-                frame.flags = 0;
-            } else {
-                frame.flags |= Parts::ALL.flags;
-                frame.flags_writer = writer;
-            }
-        }
-        Mnemonic::Leave => {
-            frame.registers[RSP] = frame.registers[5];
-            frame.registers[5] = frame.pop(writer);
-        }
-        Mnemonic::Ret => {
-            if let Value::Stack(offset) = frame.registers[RSP] {
-                frame.registers[RSP] = Value::Stack(offset.wrapping_add(8));
-            }
-        }
-        Mnemonic::Mov => mov(frame, instruction, writer, reader),
-        Mnemonic::Lea => {
-            let offset = (instruction.op0_register().is_gpr64())
-                .then(|| slot_of(frame, instruction))
-                .flatten();
-            match (register_64(0), offset) {
-                (Some(number), Some(offset)) => frame.registers[number] = Value::Stack(offset),
-                _ => by_effects(frame, instruction, writer, reader),
-            }
-        }
-        Mnemonic::Add | Mnemonic::Sub if register_64(0).is_some() => {
-            let number = register_64(0).unwrap_or(RSP);
-            let before = frame.registers[number];
-            by_effects(frame, instruction, writer, reader);
-            let amount = match instruction.op1_kind() {
-                OpKind::Immediate8to64 => Some(instruction.immediate8to64()),
-                OpKind::Immediate32to64 => Some(instruction.immediate32to64()),
-                _ => None,
-            };
-            if let (Value::Stack(base), Some(amount)) = (before, amount) {
-                let amount = if instruction.mnemonic() == Mnemonic::Add {
-                    amount
-                } else {
-                    amount.wrapping_neg()
-                };
-                frame.registers[number] = Value::Stack(base.wrapping_add(amount as i32));
-            }
-        }
-        Mnemonic::Xchg => {
-            if let (Some(left), Some(right)) =
-                (register_64(0), (instruction.op_count() > 1).then(|| register_64(1)).flatten())
-            {
-                frame.registers.swap(left, right);
-                return;
-            }
-            let memory_first = instruction.op0_kind() == OpKind::Memory;
-            if let (Some(number), Some(offset)) =
-                (register_64(u32::from(memory_first)), slot_of(frame, instruction))
-            {
-                let loaded = frame.slot(offset).unwrap_or(Value::Other(writer));
-                let stored = frame.registers[number];
-                frame.store(instruction.memory_base(), offset, 8, Some(stored));
-                frame.registers[number] = loaded;
-                return;
-            }
-            by_effects(frame, instruction, writer, reader);
-        }
-        _ => by_effects(frame, instruction, writer, reader),
-    }
-}
-
-fn mov(frame: &mut Frame, instruction: &Instruction, writer: Writer, reader: &mut EffectsReader) {
-    match (instruction.op0_kind(), instruction.op1_kind()) {
-        (OpKind::Register, OpKind::Register)
-            if instruction.op0_register().is_gpr() && instruction.op1_register().is_gpr() =>
-        {
-            let (to, from) = (instruction.op0_register(), instruction.op1_register());
-            if to.is_gpr64() {
-                frame.registers[to.number()] = frame.registers[from.number()];
-            } else if to.is_gpr32() && from.is_gpr32() {
-                let value = frame.registers[from.number()];
-                frame.registers[to.full_register().number()] = match value {
-                    Value::Entry { register, parts } if parts & 0b0111 != 0 => {
-                        Value::Entry { register, parts: parts & 0b0111 }
-                    }
-                    _ => Value::Other(writer),
-                };
-            } else {
-                by_effects(frame, instruction, writer, reader);
-            }
-        }
-        (OpKind::Memory, OpKind::Register) if instruction.op1_register().is_gpr64() => {
-            if let Some(offset) = slot_of(frame, instruction) {
-                let value = frame.registers[instruction.op1_register().number()];
-                frame.store(instruction.memory_base(), offset, 8, Some(value));
-            }
-        }
-        (OpKind::Register, OpKind::Memory) if instruction.op0_register().is_gpr64() => {
-            let loaded = slot_of(frame, instruction).and_then(|offset| frame.slot(offset));
-            frame.registers[instruction.op0_register().number()] =
-                loaded.unwrap_or(Value::Other(writer));
-        }
-        _ => by_effects(frame, instruction, writer, reader),
-    }
-}
-
-/// Instructions that have no rule of their own: what may be written is lost.
-fn by_effects(
-    frame: &mut Frame,
-    instruction: &Instruction,
+/// One instruction that acts on a frame.
+struct Act<'a> {
+    frame: &'a mut Frame,
+    instruction: &'a Instruction,
+    brief: &'a Brief,
     writer: Writer,
-    reader: &mut EffectsReader,
-) {
-    let effects: Effects = reader.effects(instruction);
-    let written = effects.may_write;
-    for number in written.generals() {
-        lose(&mut frame.registers[number], written.of_general(number), writer);
+    reader: &'a mut EffectsReader,
+}
+
+impl Act<'_> {
+    fn act(&mut self) {
+        let (instruction, writer) = (self.instruction, self.writer);
+        let frame = &mut *self.frame;
+        let register_64 = |operand: u32| {
+            (instruction.op_kind(operand) == OpKind::Register
+                && instruction.op_register(operand).is_gpr64())
+            .then(|| instruction.op_register(operand).number())
+        };
+        match instruction.mnemonic() {
+            Mnemonic::Nop | Mnemonic::Endbr64 | Mnemonic::Jmp => {}
+            Mnemonic::Call => {
+                // `call 1f; 1:` only pushes its own address; every other call is followed as a call.
+                if crate::disassembly::branch_target(instruction) == Some(instruction.next_ip()) {
+                    frame.push(None);
+                }
+            }
+            Mnemonic::Push => {
+                let value = register_64(0).map(|number| frame.registers[number]);
+                frame.push(value);
+            }
+            Mnemonic::Pop => {
+                let value = frame.pop(writer);
+                if let Some(number) = register_64(0) {
+                    frame.registers[number] = value;
+                } else if let Some(offset) = slot_of(frame, instruction) {
+                    frame.set_slot(offset, 8, Some(value));
+                }
+            }
+            Mnemonic::Pushfq => {
+                let saved = (frame.flags == 0).then_some(Value::FLAGS);
+                frame.push(saved);
+            }
+            Mnemonic::Popfq => {
+                if frame.pop(writer) == Value::FLAGS {
+                    frame.flags = 0;
+                } else {
+                    frame.flags |= Parts::ALL.flags;
+                    frame.flags_writer = writer;
+                }
+            }
+            Mnemonic::Leave => {
+                frame.registers[RSP] = frame.registers[5];
+                frame.registers[5] = frame.pop(writer);
+            }
+            Mnemonic::Ret => {
+                if let Some(offset) = frame.depth() {
+                    frame.registers[RSP] = Value::stack(offset.wrapping_add(8));
+                }
+            }
+            Mnemonic::Mov => self.mov(),
+            Mnemonic::Lea => {
+                let offset = (instruction.op0_register().is_gpr64())
+                    .then(|| slot_of(frame, instruction))
+                    .flatten();
+                match (register_64(0), offset) {
+                    (Some(number), Some(offset)) => frame.registers[number] = Value::stack(offset),
+                    _ => self.by_effects(),
+                }
+            }
+            Mnemonic::Add | Mnemonic::Sub if register_64(0).is_some() => {
+                let number = register_64(0).unwrap_or(RSP);
+                let before = frame.registers[number];
+                self.by_effects();
+                let amount = match instruction.op1_kind() {
+                    OpKind::Immediate8to64 => Some(instruction.immediate8to64()),
+                    OpKind::Immediate32to64 => Some(instruction.immediate32to64()),
+                    _ => None,
+                };
+                if let (Held::Stack(base), Some(amount)) = (before.held(), amount) {
+                    let amount = if instruction.mnemonic() == Mnemonic::Add {
+                        amount
+                    } else {
+                        amount.wrapping_neg()
+                    };
+                    self.frame.registers[number] = Value::stack(base.wrapping_add(amount as i32));
+                }
+            }
+            Mnemonic::Xchg => {
+                if let (Some(left), Some(right)) =
+                    (register_64(0), (instruction.op_count() > 1).then(|| register_64(1)).flatten())
+                {
+                    frame.registers.swap(left, right);
+                    return;
+                }
+                let memory_first = instruction.op0_kind() == OpKind::Memory;
+                if let (Some(number), Some(offset)) =
+                    (register_64(u32::from(memory_first)), slot_of(frame, instruction))
+                {
+                    let loaded = frame.slot(offset).unwrap_or(Value::other(writer));
+                    let stored = frame.registers[number];
+                    frame.store(instruction.memory_base(), offset, 8, Some(stored));
+                    frame.registers[number] = loaded;
+                    return;
+                }
+                self.by_effects();
+            }
+            _ => self.by_effects(),
+        }
     }
-    if written.flags != 0 {
-        frame.flags |= written.flags;
-        frame.flags_writer = writer;
+
+    fn mov(&mut self) {
+        let (instruction, writer) = (self.instruction, self.writer);
+        let frame = &mut *self.frame;
+        match (instruction.op0_kind(), instruction.op1_kind()) {
+            (OpKind::Register, OpKind::Register)
+                if instruction.op0_register().is_gpr() && instruction.op1_register().is_gpr() =>
+            {
+                let (to, from) = (instruction.op0_register(), instruction.op1_register());
+                if to.is_gpr64() {
+                    frame.registers[to.number()] = frame.registers[from.number()];
+                } else if to.is_gpr32() && from.is_gpr32() {
+                    let value = frame.registers[from.number()];
+                    frame.registers[to.full_register().number()] = match value.held() {
+                        Held::Entry { register, parts } if parts & 0b0111 != 0 => {
+                            Value::entry(register, parts & 0b0111)
+                        }
+                        _ => Value::other(writer),
+                    };
+                } else {
+                    self.by_effects();
+                }
+            }
+            (OpKind::Memory, OpKind::Register) if instruction.op1_register().is_gpr64() => {
+                if let Some(offset) = slot_of(frame, instruction) {
+                    let value = frame.registers[instruction.op1_register().number()];
+                    frame.store(instruction.memory_base(), offset, 8, Some(value));
+                }
+            }
+            (OpKind::Register, OpKind::Memory) if instruction.op0_register().is_gpr64() => {
+                let loaded = slot_of(frame, instruction).and_then(|offset| frame.slot(offset));
+                frame.registers[instruction.op0_register().number()] =
+                    loaded.unwrap_or(Value::other(writer));
+            }
+            _ => self.by_effects(),
+        }
     }
-    frame.vector |= written.vector;
-    if effects.writes_memory
-        && instruction.op_count() > 0
-        && instruction.op0_kind() == OpKind::Memory
-        && let Some(offset) = slot_of(frame, instruction)
-    {
-        let size = i32::try_from(instruction.memory_size().size()).unwrap_or(8).max(1);
-        frame.store(instruction.memory_base(), offset, size, None);
+
+    /// Instructions that have no rule of their own: what may be written is lost.
+    fn by_effects(&mut self) {
+        let (instruction, writer, brief) = (self.instruction, self.writer, self.brief);
+        let frame = &mut *self.frame;
+        let written = brief.may_write();
+        for number in written.generals() {
+            lose(&mut frame.registers[number], written.of_general(number), writer);
+        }
+        if written.flags != 0 {
+            frame.flags |= written.flags;
+            frame.flags_writer = writer;
+        }
+        if brief.touches_vector() {
+            frame.vector |= self.reader.effects(instruction).may_write.vector;
+        }
+        if brief.writes_memory()
+            && instruction.op_count() > 0
+            && instruction.op0_kind() == OpKind::Memory
+            && let Some(offset) = slot_of(frame, instruction)
+        {
+            let size = i32::try_from(instruction.memory_size().size()).unwrap_or(8).max(1);
+            frame.store(instruction.memory_base(), offset, size, None);
+        }
     }
 }
