@@ -47,6 +47,11 @@ fn walk(way: &[Step], recipe: &Recipe, report: &[&str], captures: &[String]) -> 
             Step::Capture(n) => {
                 gathered.add(&[bare_function(captures.get(*n).map_or("", |c| c))]);
             }
+            Step::Unless(literal) => {
+                if report.iter().any(|l| l.contains(literal)) {
+                    return None;
+                }
+            }
             Step::After(literals) => {
                 let Some(n) = find(&report[at..], |l| literals.iter().any(|t| l.contains(t)))?
                 else {

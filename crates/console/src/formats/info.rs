@@ -12,7 +12,18 @@ const TICK: &[&str] =
 
 /// The entry point of the stuck operation.
 pub(super) static STALL: Recipe = Recipe {
-    ways: &[&[Step::After(TICK), Step::Pc, Step::Frames], &[Step::After(TICK), Step::Frames]],
+    ways: &[
+        &[Step::After(TICK), Step::Pc, Step::Frames],
+        &[Step::After(TICK), Step::Frames],
+        // A CPU that answers to the NMI alone. Where the grace-period kthread got no time itself,
+        // what the other CPUs do is no proof against them.
+        &[
+            Step::Unless("kthread starved for"),
+            Step::After(TRACE),
+            Step::After(&["</NMI>"]),
+            Step::Frames,
+        ],
+    ],
     skip: &["apic_timer_interrupt", "rcu"],
     take: Take::Entry,
 };

@@ -79,6 +79,8 @@ pub(crate) enum Step {
     Capture(usize),
     /// Go behind the next line that contains one of the literals.
     After(&'static [&'static str]),
+    /// Give up where the report contains the literal.
+    Unless(&'static str),
     /// Look at who takes a lock in the next line of lockdep that says so, if there is one.
     Held,
     /// Look at the function of the next kernel program counter.
