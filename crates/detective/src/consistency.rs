@@ -6,7 +6,8 @@
 //!
 //! The state is always that *before* the instruction at RIP: a fault reports the instruction that
 //! could not be executed, UD2 changes nothing, INT3 and interrupts report the next instruction. One
-//! exception is a string instruction with a REP prefix, which changes its own operands while in flight.
+//! exception is a string instruction with a REP prefix, which changes its own operands while in flight:
+//! it is taken for a number of rounds that nobody knows.
 
 use std::collections::BTreeMap;
 
@@ -83,6 +84,10 @@ impl Footing {
     }
 }
 
+/// Risk that the address of a headline belongs to another access than that of the trapping
+/// instruction. It is a guess, and above [`FIRM`]: a nested fault or an emulated access is no proof.
+const OTHER_FAULT: f64 = 0.05;
+
 /// What is forced completely.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Decided {
@@ -90,8 +95,43 @@ pub struct Decided {
     pub registers: Vec<Gpr>,
     /// Registers of which some bits are forced.
     pub partly: Vec<Gpr>,
+    /// Parts of those that have a name (`AL`, `AH`, `AX`, `EAX`, the upper half), forced whole.
+    pub parts: Vec<RegisterPart>,
     /// Flags that are forced.
     pub flags: Vec<Flag>,
+}
+
+/// A part of a register that instructions name or that 32-bit writes clear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegisterPart {
+    /// The register.
+    pub register: Gpr,
+    /// Its bits.
+    pub mask: u64,
+}
+
+impl RegisterPart {
+    /// The largest named parts, largest first.
+    const MASKS: [u64; 5] = [0xffff_ffff, !0xffff_ffff, 0xffff, 0xff, 0xff00];
+
+    /// The parts of `register` that lie within `known`, without those within a larger one.
+    fn within(register: Gpr, known: u64) -> Vec<RegisterPart> {
+        let mut found: Vec<RegisterPart> = Vec::new();
+        for mask in Self::MASKS {
+            if known & mask == mask && !found.iter().any(|p| p.mask & mask == mask) {
+                found.push(RegisterPart { register, mask });
+            }
+        }
+        found
+    }
+}
+
+impl std::fmt::Display for RegisterPart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = self.register.name().to_uppercase();
+        let (high, low) = (63 - self.mask.leading_zeros(), self.mask.trailing_zeros());
+        write!(f, "{name}[{high}:{low}]")
+    }
 }
 
 impl Consistency {
@@ -104,10 +144,12 @@ impl Consistency {
         for &(call, register, _) in &relied_on {
             *conventions.also_kept.entry(call).or_default() |= 1 << register.index();
         }
-        let outcome = run(&steps, situation.window.trap, &conventions);
+        let (outcome, trap) = run_to_trap(&steps, situation, &conventions);
         let percpu_base = percpu_base(&steps, &outcome, situation);
-        let system =
-            System::new(&outcome.machine.terms, observables(situation, &outcome, percpu_base));
+        let system = System::new(
+            &outcome.machine.terms,
+            observables(situation, &outcome, percpu_base, trap),
+        );
         let verdicts = system.judge();
         let wrong =
             |o: &Observable| verdicts.iter().any(|v| v.subject == o.subject && v.clash != 0);
@@ -155,7 +197,8 @@ impl Consistency {
                     decided.registers.push(register)
                 }
                 Subject::Register(register) if verdict.forced.known != 0 => {
-                    decided.partly.push(register)
+                    decided.partly.push(register);
+                    decided.parts.extend(RegisterPart::within(register, verdict.forced.known));
                 }
                 Subject::Flag(flag) if verdict.forced.known & 1 != 0 => decided.flags.push(flag),
                 _ => {}
@@ -212,7 +255,7 @@ fn footings(
     let mut found = Vec::new();
     // Nothing depends on steps that far back, and every one costs an evaluation of all behind it.
     let oldest = steps.len().saturating_sub(MOST_FOOTING_STEPS);
-    for from in (oldest..steps.len()).rev() {
+    for from in (oldest..=steps.len()).rev() {
         if open.is_empty() {
             break;
         }
@@ -221,9 +264,10 @@ fn footings(
             *conventions.also_kept.entry(call - from).or_default() |= 1 << register.index();
         }
         let part = &steps[from..];
-        let outcome = run(part, situation.window.trap, &conventions);
+        let (outcome, trap) = run_to_trap(part, situation, &conventions);
         let base = percpu_base(part, &outcome, situation);
-        let system = System::new(&outcome.machine.terms, observables(situation, &outcome, base));
+        let system =
+            System::new(&outcome.machine.terms, observables(situation, &outcome, base, trap));
         let again = system.judge();
         open.retain(|verdict| {
             let same = again.iter().any(|a| {
@@ -236,7 +280,8 @@ fn footings(
                 found.push(Footing {
                     subject: verdict.subject,
                     from,
-                    risk: risks.since(from),
+                    // Needing no step at all, it hangs on the address that the headline names.
+                    risk: if from == steps.len() { OTHER_FAULT } else { risks.since(from) },
                     lost_address,
                 });
             }
@@ -348,12 +393,15 @@ fn observables(
     situation: &Situation,
     outcome: &Outcome,
     percpu_base: Option<(Term, u64)>,
+    trap: AtTrap,
 ) -> Vec<Observable> {
     let machine = &outcome.machine;
     let in_flight =
         situation.window.trapping().filter(|i| i.has_rep_prefix() || i.has_repne_prefix());
     let moves = |register: Gpr| {
-        in_flight.is_some() && [Gpr::RCX, Gpr::RSI, Gpr::RDI, Gpr::RAX].contains(&register)
+        in_flight.is_some()
+            && !trap.rounds_are_followed
+            && [Gpr::RCX, Gpr::RSI, Gpr::RDI, Gpr::RAX].contains(&register)
     };
     let mut found = Vec::new();
     for register in Gpr::all().filter(|&r| !moves(r)) {
@@ -404,5 +452,64 @@ fn observables(
     if let Some((term, base)) = percpu_base {
         found.push(Observable { subject: Subject::Fact(1), term, seen: Bits::constant(base) });
     }
+    if let Some((term, address)) = trap.accessed {
+        found.push(Observable { subject: Subject::Fact(2), term, seen: Bits::constant(address) });
+    }
     found
+}
+
+/// What the trapping instruction itself tells.
+#[derive(Debug, Clone, Copy)]
+struct AtTrap {
+    /// It is a string instruction in flight whose rounds are one unknown.
+    rounds_are_followed: bool,
+    /// Its operand's address and what the fault says that is.
+    accessed: Option<(Term, u64)>,
+}
+
+fn run_to_trap(
+    steps: &[Step],
+    situation: &Situation,
+    conventions: &Conventions,
+) -> (Outcome, AtTrap) {
+    let mut outcome = run(steps, situation.window.trap, conventions);
+    let trapping = situation.window.trapping();
+    let upwards = situation.flag(Flag::Df) == Some(false);
+    let rounds_are_followed = trapping.is_some_and(|i| upwards && outcome.machine.enter_flight(i));
+    let accessed = situation.fault_address.zip(trapping).and_then(|(address, instruction)| {
+        has_one_plain_operand(instruction, address).then(|| {
+            let (term, _) = outcome.machine.effective_address(instruction);
+            (term, address)
+        })
+    });
+    (outcome, AtTrap { rounds_are_followed, accessed })
+}
+
+/// The instruction accesses memory once, at the address of its operand and flat, and an access that
+/// faults at `address` began there and not on the page before.
+fn has_one_plain_operand(instruction: &Instruction, address: u64) -> bool {
+    let operands =
+        (0..instruction.op_count()).filter(|&i| instruction.op_kind(i) == OpKind::Memory);
+    let size = instruction.memory_size().size();
+    let by_register = instruction.memory_base().is_gpr64() || instruction.memory_index().is_gpr64();
+    // A bit number in a register reaches beyond the operand.
+    let reaches_on = matches!(
+        instruction.mnemonic(),
+        Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
+    ) && instruction.op1_kind() == OpKind::Register;
+    let (flat, once) = (
+        !matches!(instruction.memory_segment(), Register::FS | Register::GS),
+        operands.count() == 1 && !instruction.is_stack_instruction() && !instruction.is_vsib(),
+    );
+    let crosses = size > 1 && address & 0xfff == 0 && address != 0;
+    let (rep, nothing) = (
+        instruction.has_rep_prefix() || instruction.has_repne_prefix(),
+        matches!(instruction.mnemonic(), Mnemonic::Nop | Mnemonic::Lea),
+    );
+    flat && once
+        && by_register
+        && !instruction.memory_index().is_vector_register()
+        && (1..=64).contains(&size)
+        && !(reaches_on || crosses || rep || nothing)
+        && !instruction.is_call_near_indirect()
 }

@@ -30,6 +30,10 @@ const AFTER_STORE: f64 = 0.14;
 const AFTER_CALL: f64 = 0.10;
 /// Behind a conditional branch.
 const AFTER_BRANCH: f64 = 0.25;
+/// Behind one that goes back a little, as at the end of a loop: whoever skips the loop lands there.
+const AFTER_LOOP: f64 = 0.34;
+/// What a little is, in bytes.
+const LOOP: i64 = 64;
 /// Behind a no-operation, which often is the padding before a branch target.
 const AFTER_NOP: f64 = 0.5;
 /// A branch of the line is known to land here, and where one does others may.
@@ -117,7 +121,8 @@ fn boundary(all: &[&Step], effects: &[Effects], live: &[bool], k: usize) -> f64 
         return AFTER_NOP;
     }
     if last.is_jcc_short_or_near() {
-        return AFTER_BRANCH;
+        let back = branch_target(last).map_or(0, |target| last.ip() as i64 - target);
+        return if (1..LOOP).contains(&back) { AFTER_LOOP } else { AFTER_BRANCH };
     }
     if last.mnemonic() == Mnemonic::Push || here.mnemonic() == Mnemonic::Push {
         return PUSH;

@@ -7,7 +7,7 @@ use kolumbo_case::{
     ExplainedValue, Explanation, Gap, MachineState, ReadResult, StateConclusion, StateRole,
 };
 use kolumbo_dataflow::Syntax;
-use kolumbo_dataflow::symbolic::{Flag, Gpr, Subject};
+use kolumbo_dataflow::symbolic::{Flag, Gpr, Subject, Verdict};
 
 use crate::accuse::{self, Surroundings};
 use crate::consistency::{Conclusion, Consistency};
@@ -64,7 +64,11 @@ fn one_state(
     options: &Options<'_>,
     into: &mut Explanation,
 ) {
-    let Some(mut situation) = Situation::of(state) else {
+    let seen = match role {
+        StateRole::Fault => Situation::at_fault(report, state),
+        StateRole::Other | StateRole::Boundary => Situation::of(state),
+    };
+    let Some(mut situation) = seen else {
         if state.code.is_some() && !state.user_mode {
             into.gaps.push(Gap {
                 what: "a dump could not be judged: only 64-bit x86 dumps with a marked trapping byte can".to_owned(),
@@ -191,6 +195,7 @@ fn summarise(situation: &Situation, consistency: &Consistency) -> ConsistencySum
             firmly.push(register.name().to_uppercase());
         }
     }
+    determined.extend(decided.parts.iter().map(|part| part.to_string()));
     for flag in &decided.flags {
         determined.push(flag.name().to_owned());
         if firm(Subject::Flag(*flag)) {
@@ -218,7 +223,7 @@ fn summarise(situation: &Situation, consistency: &Consistency) -> ConsistencySum
     }
 }
 
-/// The differences without a firm footing, in one sentence.
+/// The differences without a firm footing, a sentence for each kind.
 fn doubts(consistency: &Consistency) -> Vec<String> {
     let loose: Vec<_> = consistency
         .verdicts
@@ -228,19 +233,30 @@ fn doubts(consistency: &Consistency) -> Vec<String> {
     if loose.is_empty() {
         return Vec::new();
     }
-    let names: Vec<String> = loose.iter().map(|v| subject_name(v.subject)).collect();
-    let risk = |f: f64| format!("{:.0}%", f * 100.0);
-    let least = loose
-        .iter()
-        .filter_map(|v| consistency.footing(v.subject))
-        .map(|f| f.risk)
-        .fold(1.0, f64::min);
-    vec![format!(
-        "{} would differ from what the code shown computes, but control may have come in between \
-         (compiled code has a branch target there in {} of such places)",
-        names.join(", "),
-        risk(least)
-    )]
+    let (by_fault, by_code): (Vec<_>, Vec<_>) = loose.into_iter().partition(|v| {
+        consistency.footing(v.subject).is_some_and(|f| f.from == consistency.steps.len())
+    });
+    let names =
+        |of: &[&Verdict]| of.iter().map(|v| subject_name(v.subject)).collect::<Vec<_>>().join(", ");
+    let mut doubts = Vec::new();
+    if !by_fault.is_empty() {
+        doubts.push(format!(
+            "{} would make another address than the one that the headline names, but that may be of \
+             another access",
+            names(&by_fault)
+        ));
+    }
+    let risks = by_code.iter().filter_map(|v| consistency.footing(v.subject)).map(|f| f.risk);
+    let least = risks.fold(1.0, f64::min);
+    if !by_code.is_empty() {
+        doubts.push(format!(
+            "{} would differ from what the code shown computes, but control may have come in \
+             between (compiled code has a branch target there in {:.0}% of such places)",
+            names(&by_code),
+            least * 100.0
+        ));
+    }
+    doubts
 }
 
 fn subject_name(subject: Subject) -> String {
@@ -258,7 +274,7 @@ fn reason(reason: StartReason) -> &'static str {
         StartReason::Unaligned => "the bytes before can be cut in several ways",
         StartReason::Unreachable => "the instruction before does not fall through",
         StartReason::BranchTarget => "a branch lands there",
-        StartReason::LoopExit => "a loop ends there",
+        StartReason::LoopHead => "a loop begins there",
         StartReason::Padding => "padding lies before it",
         StartReason::Undecodable => "the bytes before the trap do not decode up to it",
     }

@@ -56,8 +56,8 @@ pub enum StartReason {
     Unreachable,
     /// A branch lands here.
     BranchTarget,
-    /// A loop ends here.
-    LoopExit,
+    /// A loop of the line begins here: earlier rounds may have changed everything.
+    LoopHead,
     /// Padding lies before it, as before a loop head.
     Padding,
     /// No left cut makes an instruction start at the trap.
@@ -121,19 +121,43 @@ impl Window {
     fn straighten(&mut self, function_offset: Option<u64>) {
         let count = self.before.steps.len();
         for i in 0..count {
-            let step = self.before.steps[i];
-            if ends_line(&step.instruction) {
+            if ends_line(&self.before.steps[i].instruction) && !self.is_breakpoint(i) {
                 self.move_start(i + 1, StartReason::Unreachable);
-            }
-            // The code behind a loop is reached by its last branch and by whoever skips the loop.
-            if branch_target(&step.instruction).is_some_and(|t| t <= step.offset as i64) {
-                self.move_start(i + 1, StartReason::LoopExit);
             }
             if self.is_alignment(i, function_offset) {
                 self.move_start(i + 1, StartReason::Padding);
             }
         }
+        self.start_at_loop_heads();
         self.start_behind_foreign_branches(&[]);
+    }
+
+    /// Of a loop in the line only the last round is known, from its head on. A branch back to before
+    /// the line leaves the line as it is; one into the middle of an instruction ends all that is
+    /// known.
+    fn start_at_loop_heads(&mut self) {
+        for i in 0..self.before.steps.len() {
+            let step = self.before.steps[i];
+            let back = branch_target(&step.instruction).filter(|&t| t <= step.offset as i64);
+            let start = self.before.steps.get(self.start).map_or(self.trap, |s| s.offset);
+            let Some(target) = back.and_then(|t| usize::try_from(t).ok()).filter(|&t| t >= start)
+            else {
+                continue;
+            };
+            match self.before.at(target) {
+                Some(head) => self.move_start(head, StartReason::LoopHead),
+                None => self.move_start(i + 1, StartReason::LoopHead),
+            }
+        }
+    }
+
+    /// The breakpoint that was hit: an INT3 right before the trap, which is reported behind it. Padding
+    /// stands where control does not fall into it.
+    fn is_breakpoint(&self, i: usize) -> bool {
+        let steps = &self.before.steps;
+        let falls_into =
+            i.checked_sub(1).is_some_and(|before| !ends_line(&steps[before].instruction));
+        steps[i].instruction.mnemonic() == Mnemonic::Int3 && i + 1 == steps.len() && falls_into
     }
 
     /// The line itself contains the branch of this entry.
@@ -191,10 +215,11 @@ impl Window {
             exact,
         };
         for i in 0..window.before.steps.len() {
-            if ends_line(&window.before.steps[i].instruction) {
+            if ends_line(&window.before.steps[i].instruction) && !window.is_breakpoint(i) {
                 window.move_start(i + 1, StartReason::Unreachable);
             }
         }
+        window.start_at_loop_heads();
         window.start_behind_foreign_branches(entries);
         Some(window)
     }

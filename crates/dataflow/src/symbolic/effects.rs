@@ -36,6 +36,10 @@ impl Machine {
             }
             return;
         }
+        // A breakpoint that execution went through: whoever handled it changed nothing.
+        if instruction.mnemonic() == Mnemonic::Int3 {
+            return;
+        }
         if instruction.flow_control() == FlowControl::Next && self.modelled(instruction).is_some() {
             return;
         }
@@ -66,6 +70,21 @@ impl Machine {
             if let (true, Some(register)) = (writes, Gpr::of(used.register())) {
                 self.forget(register, Origin::Opaque);
             }
+        }
+        // Whatever a 32-bit destination becomes, the upper half is cleared.
+        if instruction.op_count() > 0
+            && instruction.op_kind(0) == OpKind::Register
+            && instruction.op0_register().is_gpr32()
+            && info.op_access(0) == OpAccess::Write
+            && let Some(register) = Gpr::of(instruction.op0_register())
+        {
+            self.registers[register.index()] = self.fresh(32);
+        }
+        if let Mnemonic::Rdtsc | Mnemonic::Rdmsr | Mnemonic::Rdpmc | Mnemonic::Xgetbv =
+            instruction.mnemonic()
+        {
+            self.registers[Gpr::RAX.index()] = self.fresh(32);
+            self.registers[Gpr::RDX.index()] = self.fresh(32);
         }
         let writes_memory = info.used_memory().iter().any(|m| {
             !matches!(m.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess)
@@ -345,13 +364,25 @@ impl Machine {
                 self.registers[Gpr::RBP.index()] = value;
             }
             Mnemonic::Pushfq => {
-                let value = self.fresh(64);
+                let followed = Flag::ALL.into_iter().fold(0, |bits, f| bits | 1 << f.bit());
+                let other = self.fresh(64);
+                // Bit 1 is always set; 3, 5, 15 and those from 22 on never are (SDM volume 1, 3.4.3).
+                let others = self.terms.constant(0x003f_7fd5 & !followed);
+                let always = self.terms.constant(2);
+                let mut value = self.terms.and(other, others);
+                value = self.terms.or(value, always);
+                for flag in Flag::ALL {
+                    let placed = self.terms.shl(self.flag(flag), flag.bit());
+                    value = self.terms.or(value, placed);
+                }
                 self.push(value);
             }
+            // At privilege level 0 every flag that is followed is taken from the stack.
             Mnemonic::Popfq => {
-                self.pop();
+                let value = self.pop();
                 for flag in Flag::ALL {
-                    self.forget_flag(flag);
+                    let bit = self.terms.bit(value, flag.bit());
+                    self.set_flag(flag, bit);
                 }
             }
             Mnemonic::Movsb

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use iced_x86::{Instruction, Mnemonic, OpKind};
+
 use super::line::{Step, branch_target};
 use super::machine::{CALLEE_SAVED, CallModel, Flag, Gpr, Machine};
 use super::term::Term;
@@ -76,6 +78,38 @@ pub fn run(steps: &[Step], end: usize, calls: &dyn CallModel) -> Outcome {
 }
 
 impl Machine {
+    /// A string instruction that moves or stores is in flight: some number of rounds, the same for
+    /// every register that it advances, is done. Upwards (DF clear), with 64-bit addresses. False for
+    /// any other instruction, which changes nothing here.
+    pub fn enter_flight(&mut self, instruction: &Instruction) -> bool {
+        let (size, moves) = match instruction.mnemonic() {
+            Mnemonic::Movsb => (1, true),
+            Mnemonic::Movsw => (2, true),
+            Mnemonic::Movsd => (4, true),
+            Mnemonic::Movsq => (8, true),
+            Mnemonic::Stosb => (1, false),
+            Mnemonic::Stosw => (2, false),
+            Mnemonic::Stosd => (4, false),
+            Mnemonic::Stosq => (8, false),
+            _ => return false,
+        };
+        let wide = instruction.op_kind(0) == OpKind::MemoryESRDI;
+        if !instruction.has_rep_prefix() || !wide {
+            return false;
+        }
+        let rounds = self.fresh(64);
+        let count = self.register(Gpr::RCX);
+        self.registers[Gpr::RCX.index()] = self.terms.sub(count, rounds);
+        let size = self.terms.constant(size);
+        let way = self.terms.mul(rounds, size);
+        let advanced: &[Gpr] = if moves { &[Gpr::RSI, Gpr::RDI] } else { &[Gpr::RDI] };
+        for register in advanced {
+            let from = self.register(*register);
+            self.registers[register.index()] = self.terms.add(from, way);
+        }
+        true
+    }
+
     /// Registers and flags as they are now.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot { registers: self.registers, flags: self.flags }
