@@ -1,11 +1,13 @@
 #!/bin/sh
 # Fetches the Debian cloud kernel that the tests and the demo boot, and prints its folder.
 #
-#   scripts/kernel.sh [image|package|debug]
+#   scripts/kernel.sh [image|package|debug|scripts]
 #
 # image    (default) the unpacked package: FOLDER/boot/vmlinuz-RELEASE and what lies beside it
 # package  the package itself, as a .deb
 # debug    as image, with the debug vmlinux below FOLDER/usr/lib/debug
+# scripts  scripts/faddr2line and scripts/decode_stacktrace.sh of Linux, which tests and benches are
+#          held against; prints the folder that has them below scripts/
 #
 # Nothing is installed. The release is that of the newest installed linux-headers-*-cloud-amd64,
 # since the tests build a module against it.
@@ -54,8 +56,21 @@ debug)
     unpack "linux-image-$release" "boot/vmlinuz-$release"
     unpack "linux-image-$release-dbg" "usr/lib/debug/boot/vmlinux-$release"
     ;;
+scripts)
+    tree=$cache/linux-scripts
+    if [ ! -e "$tree/scripts/decode_stacktrace.sh" ]; then
+        series=$(echo "$release" | cut -d. -f1,2)
+        deb=$(fetch "linux-source-$series")
+        mkdir -p "$tree"
+        dpkg --fsys-tarfile "$deb" | tar -xO "./usr/src/linux-source-$series.tar.xz" |
+            tar -xJ -C "$tree" --strip-components 1 --wildcards \
+                '*/scripts/faddr2line' '*/scripts/decode_stacktrace.sh'
+    fi
+    echo "$tree"
+    exit
+    ;;
 *)
-    echo "usage: scripts/kernel.sh [image|package|debug]" >&2
+    echo "usage: scripts/kernel.sh [image|package|debug|scripts]" >&2
     exit 2
     ;;
 esac

@@ -180,6 +180,11 @@ fn as_objdump(instruction: &Instruction, mnemonic: &mut String, operands: &mut S
     if !plain.is_empty() && mnemonic.ends_with(plain) {
         mnemonic.pop();
     }
+    for (ours, theirs) in [("repe ", "repz "), ("repne ", "repnz ")] {
+        if let Some(rest) = mnemonic.strip_prefix(ours) {
+            *mnemonic = format!("{theirs}{rest}");
+        }
+    }
     match instruction.mnemonic() {
         // The forms with an implied count of 1 have an opcode of their own.
         Mnemonic::Rol

@@ -556,7 +556,7 @@ mod tests {
         check(
             &[0xf3, 0xa6],
             expect![
-                "repe cmpsb %es:(%rdi),%ds:(%rsi): reads [rcx rsi rdi DF] writes [] perhaps [rcx rsi rdi CF PF AF ZF SF OF] undefined [], loads"
+                "repz cmpsb %es:(%rdi),%ds:(%rsi): reads [rcx rsi rdi DF] writes [] perhaps [rcx rsi rdi CF PF AF ZF SF OF] undefined [], loads"
             ],
         );
         check(
