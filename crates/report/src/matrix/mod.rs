@@ -8,6 +8,7 @@ mod details;
 mod words;
 
 pub mod github;
+pub mod html;
 pub mod junit;
 pub mod kcidb;
 pub mod ktap;

@@ -198,7 +198,8 @@ pub(crate) fn duration(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
         1_000..100_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
-        _ => format!("{} min {:02} s", ms / 60_000, ms % 60_000 / 1000),
+        100_000..7_200_000 => format!("{} min {:02} s", ms / 60_000, ms % 60_000 / 1000),
+        _ => format!("{} h {:02} min", ms / 3_600_000, ms % 3_600_000 / 60_000),
     }
 }
 
@@ -237,7 +238,7 @@ impl Totals {
 }
 
 /// `text` with everything that a terminal, a browser or a parser could act on made visible:
-/// control characters as their pictures, marks that change the direction of text as `<U+202E>`.
+/// control characters as `cat -v` shows them (`^[` for ESC), marks that change the direction of text as `<U+202E>`.
 pub fn visible(text: &str) -> Cow<'_, str> {
     if !text.chars().any(acts) {
         return Cow::Borrowed(text);
@@ -255,13 +256,16 @@ pub(crate) fn visible_lines(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '\n' | '\t' => out.push(c),
-            '\r' if matches!(chars.peek(), Some('\n' | '\r')) => {}
-            _ => push_visible(&mut out, c),
+    for line in text.split_inclusive('\n') {
+        let (line, end) = line.strip_suffix('\n').map_or((line, ""), |l| (l, "\n"));
+        let line = line.trim_end_matches('\r');
+        for (number, part) in line.split('\t').enumerate() {
+            if number > 0 {
+                out.push('\t');
+            }
+            out.push_str(&visible(part));
         }
+        out.push_str(end);
     }
     Cow::Owned(out)
 }
@@ -290,9 +294,10 @@ fn acts(c: char) -> bool {
 
 fn push_visible(out: &mut String, c: char) {
     match c {
-        // The pictures of U+2400 stand in the order of ASCII.
-        '\0'..='\u{1f}' => out.push(char::from_u32(0x2400 + u32::from(c)).unwrap_or('\u{fffd}')),
-        '\u{7f}' => out.push('\u{2421}'),
+        '\0'..='\u{1f}' | '\u{7f}' => {
+            out.push('^');
+            out.push(char::from(u8::try_from(u32::from(c)).unwrap_or(0) ^ 0x40));
+        }
         c if acts(c) => {
             let _ = write!(out, "<U+{:04X}>", u32::from(c));
         }
@@ -320,10 +325,10 @@ mod tests {
         let hostile = "a\0b\x1b[31m\u{202e}txt\u{2028}\r\n\t\u{7f}\u{9b}\u{ffff}";
         assert_eq!(
             visible(hostile),
-            "a␀b␛[31m<U+202E>txt<U+2028>␍␊␉␡<U+009B><U+FFFF>",
+            "a^@b^[[31m<U+202E>txt<U+2028>^M^J^I^?<U+009B><U+FFFF>",
             "{hostile:?}"
         );
-        assert_eq!(visible_bytes(b"one\r\ntwo\r\r\n\xff\x1bc"), "one\ntwo\n<FF>␛c");
+        assert_eq!(visible_bytes(b"one\r\ntwo\r\r\n\xff\x1bc"), "one\ntwo\n<FF>^[c");
         assert!(matches!(visible("schön ≥ 2"), Cow::Borrowed(_)));
     }
 
