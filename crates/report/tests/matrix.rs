@@ -202,3 +202,49 @@ fn a_large_table_is_summed_up() {
     "#]],
     );
 }
+
+#[test]
+fn a_run_that_ended_is_one_line() {
+    let mut matrix = samples::mixed();
+    let lines = |matrix: &MatrixFile| {
+        let said = ["gcc/1/off", "gcc/4/ibpb", "clang/1/off"].map(|name| {
+            let cell = matrix.cells.iter().find(|c| c.name.starts_with(name)).unwrap();
+            text::line(cell, &cell.runs[1])
+        });
+        said.join("\n")
+    };
+    expect![[r#"
+        err      gcc/1/off #2 attempt 3  3.4 s  qemu-system-x86_64 was killed by signal 9 while the guest ran
+        SPLAT    gcc/4/ibpb #2  3.6 s  WARNING: suspicious RCU usage in cpuhp_thread_fun
+        ok       clang/1/off #2  3.7 s"#]].assert_eq(&lines(&matrix));
+    for cell in &mut matrix.cells {
+        cell.name.push_str("\n\x1b[2J\u{202e}");
+        cell.runs.iter_mut().for_each(|r| r.reason = samples::HOSTILE.repeat(20));
+    }
+    for line in lines(&matrix).lines() {
+        assert!(line.chars().count() < 400 && !line.contains(['\x1b', '\u{202e}']), "{line:?}");
+    }
+}
+
+#[test]
+fn hostile_text_does_nothing_in_a_terminal() {
+    for unicode in [false, true] {
+        for width in [0, 10, 44, 100, 400] {
+            let style = Style { colour: false, width, unicode };
+            let text = text::table(&samples::hostile(), style);
+            let acts =
+                |c: char| c.is_control() && c != '\n' || ('\u{202a}'..='\u{202e}').contains(&c);
+            assert!(!text.contains(acts), "{text:?}");
+            assert!(text.lines().count() < 400, "{} lines", text.lines().count());
+        }
+    }
+    let painted = text::table(&samples::hostile(), Style { colour: true, ..Style::default() });
+    let mut plain = String::new();
+    for part in painted.split("\x1b[") {
+        // Only kolumbo's own colours are sequences.
+        plain.push_str(part.split_once('m').map_or(part, |(code, rest)| {
+            if code.chars().all(|c| c.is_ascii_digit() || c == ';') { rest } else { part }
+        }));
+    }
+    assert_eq!(plain, text::table(&samples::hostile(), Style::default()));
+}

@@ -1,6 +1,14 @@
 //! The HTML page of a matrix: one file, nothing from elsewhere, nothing that a guest could start.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test starts a browser, and says why it was skipped"
+)]
+
 mod samples;
+
+use std::process::Command;
 
 use kolumbo_case::matrix::MatrixFile;
 use kolumbo_report::matrix::{Details, NoDetails, html};
@@ -122,4 +130,65 @@ fn the_page_stays_bounded() {
     let text = page(&large, &NoDetails);
     assert!(text.len() < large.cells.len() * 600, "{} bytes", text.len());
     assert!(text.trim_end().ends_with("</html>"));
+}
+
+/// What the browser made of a page; none without a browser.
+fn dom(matrix: &MatrixFile, details: &dyn Details, fragment: &str) -> Option<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("matrix.html");
+    std::fs::write(&file, page(matrix, details)).unwrap();
+    let out = Command::new("chromium")
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000"])
+        .arg(format!("--user-data-dir={}", dir.path().join("profile").display()))
+        .args(["--dump-dom", &format!("file://{}{fragment}", file.display())])
+        .output();
+    match out {
+        Ok(out) if out.status.success() => Some(String::from_utf8_lossy(&out.stdout).into_owned()),
+        other => {
+            assert!(
+                std::env::var_os("KOLUMBO_REQUIRE_ALL").is_none_or(|v| v != "1"),
+                "KOLUMBO_REQUIRE_ALL=1 is set, and chromium did not run: {other:?}"
+            );
+            eprintln!("skipped: the page was not opened, chromium did not run");
+            None
+        }
+    }
+}
+
+#[test]
+fn a_browser_shows_cells_and_an_open_cell() {
+    let matrix = samples::mixed();
+    let folders = Folders { matrix: &matrix, console: 10_000 };
+    let Some(dom) = dom(&matrix, &folders, "#c13") else { return };
+    assert_eq!(dom.matches("role=\"gridcell\"").count(), 18);
+    assert!(dom.contains("kernel clang, smp 2, append safe-ret: flaky 4/10, 4 of 10 runs sick"));
+    let panel = dom.split("<aside").nth(1).unwrap().split("</aside>").next().unwrap();
+    for text in [
+        "<h2 id=\"panel-title\" tabindex=\"-1\">clang/2/safe-ret</h2>",
+        "K0101 contract broken",
+        "srso_alias_safe_ret+0xb/0x40",
+        "smp: Bringing up secondary CPUs",
+        ">clang/4/safe-ret</a>",
+    ] {
+        assert!(panel.contains(text), "{text}");
+    }
+}
+
+#[test]
+fn a_browser_runs_nothing_of_a_guest() {
+    let matrix = samples::hostile();
+    let Some(dom) = dom(&matrix, &HostileFolders, "#c13") else { return };
+    assert_eq!(dom.matches("<script>").count(), 1, "kolumbo's own script and data blocks only");
+    assert!(!dom.contains("<img"));
+    assert_eq!(dom.matches("<aside").count(), 1);
+    assert!(dom.contains("role=\"gridcell\""), "the script ran to its end");
+}
+
+#[test]
+fn of_a_large_table_only_a_part_is_in_the_document() {
+    let matrix = samples::large(10_000);
+    let Some(dom) = dom(&matrix, &NoDetails, "") else { return };
+    let cells = dom.matches("role=\"gridcell\"").count();
+    assert!((100..4_000).contains(&cells), "{cells} cells in the document");
+    assert!(dom.contains("aria-rowcount=\"100\"") && dom.contains("aria-colcount=\"100\""));
 }

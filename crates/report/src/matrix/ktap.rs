@@ -21,15 +21,12 @@ const FIELD: usize = 400;
 /// What `out` answers.
 pub fn write(matrix: &MatrixFile, out: &mut dyn io::Write) -> io::Result<()> {
     writeln!(out, "KTAP version 1")?;
-    for gap in &matrix.gaps {
-        writeln!(out, "# gap: {}", clipped(&visible(gap), FIELD))?;
-    }
     if matrix.axes.len() < 2 {
         writeln!(out, "1..{}", matrix.cells.len())?;
         for (number, cell) in matrix.cells.iter().enumerate() {
             case(cell, number + 1, &cell.name, "", out)?;
         }
-        return bugs(matrix, out);
+        return remarks(matrix, out);
     }
     let mut groups: BTreeMap<Option<u32>, Vec<&Cell>> = BTreeMap::new();
     for cell in &matrix.cells {
@@ -52,7 +49,7 @@ pub fn write(matrix: &MatrixFile, out: &mut dyn io::Write) -> io::Result<()> {
         let word = if good { "ok" } else { "not ok" };
         writeln!(out, "{word} {} {group}", number + 1)?;
     }
-    bugs(matrix, out)
+    remarks(matrix, out)
 }
 
 /// One cell; true when it does not make its group fail.
@@ -87,7 +84,11 @@ fn case(
     Ok(good)
 }
 
-fn bugs(matrix: &MatrixFile, out: &mut dyn io::Write) -> io::Result<()> {
+/// Diagnostics that belong to no case. Before a plan the kernel's parser would not see the plan.
+fn remarks(matrix: &MatrixFile, out: &mut dyn io::Write) -> io::Result<()> {
+    for gap in &matrix.gaps {
+        writeln!(out, "# gap: {}", clipped(&visible(gap), FIELD))?;
+    }
     for (number, bug) in matrix.bugs.iter().enumerate() {
         let letter = letter(u32::try_from(number).unwrap_or(u32::MAX));
         writeln!(out, "# {letter}: {}", clipped(&visible(&bug.signature), FIELD))?;

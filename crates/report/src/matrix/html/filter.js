@@ -58,7 +58,7 @@ function answerChips() {
     Filter.listen(() => chip.setAttribute('aria-pressed', String(Filter.wanted.answers.has(a))));
     return chip;
   });
-  if (surprises > 0) {
+  if (EXPECTATIONS && surprises > 0) {
     const chip = el('button', { type: 'button', class: 'chip', 'aria-pressed': 'false', onclick: () => Filter.unexpected() },
       el('i', { class: 'swatch unexpected', 'aria-hidden': 'true' }), `${surprises} not as expected`);
     Filter.listen(() => chip.setAttribute('aria-pressed', String(Filter.wanted.unexpected)));

@@ -137,7 +137,7 @@ const PlainMap = (() => {
   function box(cell, r, c) {
     const isActive = r === active[0] && c === active[1];
     const classes = ['cell', ANSWERS[cell.answer]];
-    if (cell.expected === 0) classes.push('unexpected');
+    if (EXPECTATIONS && cell.expected === 0) classes.push('unexpected');
     if (!Filter.kept[cell.index]) classes.push('dim');
     if (same.size && M.bugsOf(cell).some((b) => same.has(b))) classes.push('same');
     if (cell.index === open) classes.push('open');
@@ -328,7 +328,11 @@ const PlainMap = (() => {
       box.classList.toggle('same', same.size > 0 && M.bugsOf(other).some((b) => same.has(b)));
     }
   }
-  body.addEventListener('pointerover', (event) => point(boxOf(event)));
+  body.addEventListener('pointerover', (event) => {
+    const node = boxOf(event);
+    if (node && !node.title) node.title = spoken(cellAt(Number(node.dataset.r), Number(node.dataset.c)));
+    point(node);
+  });
   body.addEventListener('pointerleave', () => point(null));
   body.addEventListener('focusin', (event) => point(boxOf(event)));
 
@@ -371,6 +375,7 @@ const PlainMap = (() => {
     });
     context.putImageData(image, 0, 0);
   }
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => sketch());
   overview.addEventListener('click', (event) => {
     const place = overview.getBoundingClientRect();
     const r = Math.floor((event.clientY - place.top) / place.height * rows.length);
@@ -393,6 +398,6 @@ const PlainMap = (() => {
       }
       draw();
     },
-    print(on) { whole = on && M.cells.length <= 4000; draw(); },
+    print(on) { whole = on && M.cells.length <= PRINTED; draw(); },
   };
 })();

@@ -71,6 +71,12 @@ const M = (() => {
   };
 })();
 
+/** Cells that are printed whole; of a larger table only the sums. */
+const PRINTED = 4000;
+
+/** Somebody expects sickness: else "not as expected" says nothing that "sick" does not say. */
+const EXPECTATIONS = M.cells.some((c) => c.expected >= 0 && (c.expected === 0) !== (c.answer === SICK || c.answer === FLAKY));
+
 /** What a cell says, in words for a reader that hears the page. */
 function spoken(cell) {
   const where = M.axes.map((a, axis) => `${a.name} ${M.label(cell, axis)}`).join(', ');

@@ -95,8 +95,10 @@ const View = (() => {
     const act = acts[event.key];
     if (act) { event.preventDefault(); act(); }
   });
-  addEventListener('beforeprint', () => PlainMap.print(true));
-  addEventListener('afterprint', () => PlainMap.print(false));
+  byId('work').append(el('p', { id: 'unprinted' }, `The ${plural(M.cells.length, 'cell')} are too many to be printed one by one.`));
+  document.body.classList.toggle('too-large', M.cells.length > PRINTED);
+  addEventListener('beforeprint', () => { PlainMap.print(true); Timelines.print(true); });
+  addEventListener('afterprint', () => { PlainMap.print(false); Timelines.print(false); });
 
   PlainMap.start();
   setTheme(theme);

@@ -39,10 +39,11 @@ const Timelines = (() => {
   const select = el('select', { id: 'sort', onchange: () => { sort = select.value; arrange(); } },
     el('option', { value: 'table' }, 'order of the table'), el('option', { value: 'wall' }, 'longest first'),
     ...M.phases.map((p, i) => el('option', { value: String(i) }, `longest ${p} first`)));
-  const whole = el('input', { type: 'checkbox', id: 'whole', onchange: () => { full = whole.checked; arrange(); } });
+  let whole = false;
+  const uncut = el('input', { type: 'checkbox', id: 'uncut', onchange: () => { full = uncut.checked; arrange(); } });
   const root = el('div', { id: 'timelines', hidden: true },
     el('div', { class: 'switches' }, el('label', { for: 'sort' }, 'sort:'), select,
-      el('label', { for: 'whole' }, whole, 'whole length')),
+      el('label', { for: 'uncut' }, uncut, 'whole length')),
     phaseLegend(), scroller);
 
   const telling = (cell) => M.runs(cell)[M.telling(cell)];
@@ -71,8 +72,8 @@ const Timelines = (() => {
 
   function draw() {
     const focused = list.contains(document.activeElement);
-    const first = Math.max(0, Math.floor(scroller.scrollTop / HEIGHT) - 4);
-    const last = Math.min(order.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / HEIGHT) + 4);
+    const first = whole ? 0 : Math.max(0, Math.floor(scroller.scrollTop / HEIGHT) - 4);
+    const last = whole ? order.length : Math.min(order.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / HEIGHT) + 4);
     const shown = [];
     for (let i = first; i < last; i += 1) shown.push(i);
     if (order.length && (active < first || active >= last)) shown.push(active);
@@ -81,14 +82,15 @@ const Timelines = (() => {
       const run = telling(cell);
       const bugs = M.letters(cell).join('');
       const row = el('a', {
-        class: 'line', href: `#c${cell.index}`, role: 'listitem', tabindex: i === active ? '0' : '-1', 'data-i': i,
+        class: 'line', href: `#c${cell.index}`, tabindex: i === active ? '0' : '-1', 'data-i': i,
         'aria-label': `${spoken(cell)}${run ? `, ${duration(finite(run.wall))}` : ''}`,
       }, el('span', { class: 'name' }, M.name(cell)),
       el('span', { class: `tag ${ANSWERS[cell.answer]}` }, cell.mark + (bugs ? ` ${bugs}` : '')),
       run ? timelineBar(run, limit) : el('span', { class: 'bar' }),
       el('span', { class: 'time' }, run ? duration(finite(run.wall)) : ''));
-      row.style.insetBlockStart = `${i * HEIGHT}px`;
-      return row;
+      const item = el('div', { role: 'listitem', class: 'item' }, row);
+      item.style.insetBlockStart = `${i * HEIGHT}px`;
+      return item;
     }));
     if (focused) list.querySelector(`[data-i="${active}"]`)?.focus({ preventScroll: true });
   }
@@ -116,5 +118,5 @@ const Timelines = (() => {
   });
   scroller.addEventListener('scroll', () => requestAnimationFrame(draw), { passive: true });
   Filter.listen(arrange);
-  return { root, arrange, focus: () => moveTo(active) };
+  return { root, arrange, focus: () => moveTo(active), print(on) { whole = on && order.length <= PRINTED; draw(); } };
 })();
