@@ -95,11 +95,9 @@ const PlainMap = (() => {
       if (last && !upright && !dense) w = Math.max(w, Math.min(longest, 150));
       return { upright, height: upright ? Math.min(150, longest + 4) : 22, span };
     });
-    // One line of labels leaves no room for the names of both sides.
-    const lift = tops.length === 1 && !tops[0].upright ? 16 : 0;
-    size = { w, h, left: lefts, top: tops, dense, lift };
+    size = { w, h, left: lefts, top: tops, dense };
     const lw = lefts.reduce((a, b) => a + b, 0) + 34;
-    const th = tops.reduce((a, t) => a + t.height, 0) + 10 + lift;
+    const th = tops.reduce((a, t) => a + t.height, 0) + (tops.some((t) => t.upright) ? 10 : 28);
     plane.style.gridTemplateColumns = `${lw}px ${columns.length * w}px`;
     plane.style.gridTemplateRows = `${th}px ${rows.length * h}px`;
     scroller.style.setProperty('--w', `${w}px`);
@@ -218,7 +216,7 @@ const PlainMap = (() => {
   function drawHeads(c0, c1) {
     const parts = [];
     const levels = top();
-    let y = size.lift;
+    let y = 0;
     levels.forEach((a, i) => {
       const { upright, height } = size.top[i];
       for (let c = c0; c < c1; c += 1) {

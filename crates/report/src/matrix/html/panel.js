@@ -95,7 +95,7 @@ const Panel = (() => {
     usual.phases.forEach((ms, phase) => { flat.push(phase, from); from += ms; });
     const median = { timeline: flat, wall: from, outcome: 0 };
     const table = el('table', { class: 'phases' }, el('thead', {}, el('tr', {},
-      ...['phase', 'this run', usual.runs ? 'healthy (median)' : ''].map((h) => el('th', { scope: 'col' }, h)))));
+      ...['phase', 'this run', usual.runs ? 'healthy' : ''].map((h) => el('th', { scope: 'col' }, h)))));
     const body = el('tbody');
     for (const s of steps) {
       const ms = s.to - s.from;
@@ -110,7 +110,7 @@ const Panel = (() => {
     table.append(body);
     return section('Timeline', el('div', { class: 'bars' },
       el('span', {}, 'this run'), timelineBar(run, limit),
-      ...(usual.runs ? [el('span', {}, 'healthy'), timelineBar(median, limit)] : [])), table);
+      ...(usual.runs ? [el('span', { title: 'the median of each phase over healthy runs' }, 'healthy'), timelineBar(median, limit)] : [])), el('div', { class: 'sideways' }, table));
   }
 
   function equals(cell, run) {
@@ -135,13 +135,13 @@ const Panel = (() => {
         el('span', { class: 'time' }, duration(finite(e.t))), el('span', { class: 'from' }, e.from), el('code', {}, e.text))))));
     }
     if (vcpus.length) {
-      const heads = ['CPU', 'samples', 'shows', 'at', 'instruction'];
+      const heads = ['CPU', 'samples', 'shows', 'stands at'];
       parts.push(section('Virtual CPUs', el('div', { class: 'sideways', tabindex: '0', role: 'region', 'aria-label': 'samples of the virtual CPUs' }, el('table', { class: 'samples' },
         el('thead', {}, el('tr', {}, ...heads.map((h) => el('th', { scope: 'col' }, h)))),
         el('tbody', {}, ...vcpus.map((e) => el('tr', {}, el('th', { scope: 'row' }, String(e.cpu)),
           el('td', {}, `${e.samples} in ${duration(Math.max(0, finite(e.t) - finite(e.since)))}`),
           el('td', {}, e.text, el('span', { class: 'note' }, ` ${e.doing}, interrupts ${e.interrupts ? 'on' : 'off'}`)),
-          el('td', {}, el('code', {}, e.place)), el('td', {}, el('code', {}, e.instruction)))))))));
+          el('td', {}, el('code', {}, e.place), el('br'), el('code', {}, e.instruction)))))))));
     }
     return parts;
   }

@@ -85,7 +85,7 @@ const Timelines = (() => {
         class: 'line', href: `#c${cell.index}`, tabindex: i === active ? '0' : '-1', 'data-i': i,
         'aria-label': `${spoken(cell)}${run ? `, ${duration(finite(run.wall))}` : ''}`,
       }, el('span', { class: 'name' }, M.name(cell)),
-      el('span', { class: `tag ${ANSWERS[cell.answer]}` }, cell.mark + (bugs ? ` ${bugs}` : '')),
+      el('span', { class: `tag ${ANSWERS[cell.answer]}` }, (cell.answer === FLAKY ? `${cell.sick}/${cell.sick + cell.healthy}` : cell.mark) + (bugs ? ` ${bugs}` : '')),
       run ? timelineBar(run, limit) : el('span', { class: 'bar' }),
       el('span', { class: 'time' }, run ? duration(finite(run.wall)) : ''));
       const item = el('div', { role: 'listitem', class: 'item' }, row);
