@@ -146,6 +146,9 @@ fn name_with(text: &Text, at: usize, group: &'static CompiledGroup, loose: bool)
     let (shown, older) =
         names(&raw).split_last().map(|(s, o)| (s.to_string(), o.to_vec())).unwrap_or_default();
     named.title = fill(format.title, &shown);
+    if timestamp_within(&captures) {
+        named.corrupted = Some("another line begins inside the headline".into());
+    }
     let mut alts = Vec::new();
     for name in &older {
         alts.push(fill(format.title, name));
@@ -171,7 +174,7 @@ fn name_with(text: &Text, at: usize, group: &'static CompiledGroup, loose: bool)
         shown
     };
     named.crash_type = crash_type(&named.title);
-    if format.corrupted {
+    if named.corrupted.is_none() && format.corrupted {
         named.corrupted = Some("the headline is damaged".into());
     } else if named.corrupted.is_none() && !format.stackless {
         named.corrupted = damaged_traces(&report).or_else(|| intruder(&report));
@@ -197,6 +200,19 @@ fn best_format(
         best = Some((start, row.format, captures));
     }
     best.map(|(_, format, captures)| (format, captures))
+}
+
+/// The mark of another message stands in what the title takes from the headline.
+fn timestamp_within(captures: &[String]) -> bool {
+    captures.iter().skip(1).any(|capture| {
+        capture.match_indices('[').any(|(at, _)| {
+            let inner = capture[at + 1..].trim_start();
+            let digits = inner.bytes().take_while(u8::is_ascii_digit).count();
+            let fraction = inner[digits..].strip_prefix('.').unwrap_or("");
+            let places = fraction.bytes().take_while(u8::is_ascii_digit).count();
+            digits > 0 && places > 0 && fraction[places..].starts_with(']')
+        })
+    })
 }
 
 fn fill_template(template: &str, frame: &str, captures: &[String], format: &Format) -> String {

@@ -50,20 +50,19 @@ static HELPERS: &[&[&str]] = &[
         "alloc_page", "get_page_from_freelist", "__get_free_pages", "get_zeroed_page", "alloc_contig", "_frozen_pages", "mempool_",
         "zalloc", "memdup", "kstrdup", "kasprintf", "kvasprintf", "alloc_percpu", "pcpu_alloc", "kmemleak", "create_object", "^cache_grow", "^cache_free"],
     // Memory, strings and numbers: lib/string.c, lib/vsprintf.c, lib/usercopy.c, lib/iov_iter.c, lib/crc*.c.
-    &["memcpy", "memset", "memmove", "memcmp", "memchr", "memscan", "memzero", "^bcmp$", "^strcpy", "^strncpy", "^strlcpy", "^strscpy",
-        "strcat", "strncat", "strlcat", "strcmp", "strncmp", "strcasecmp", "strncasecmp", "^strlen", "^strnlen", "strnlen_user", "strchr", "strrchr", "strnchr",
-        "^strstr", "^strspn", "^strsep", "^strim", "nla_str", "^string$", "string_nocheck", "^pointer$", "^number$", "snprintf", "scnprintf", "sprintf$",
+    &["memcpy", "memset", "memmove", "memcmp", "memchr", "memscan", "memzero", "^bcmp$", "strcpy", "strncpy", "strlcpy", "strscpy",
+        "strcat", "strncat", "strlcat", "strcmp", "strncmp", "strcasecmp", "strncasecmp", "strlen", "strnlen", "strchr", "strrchr", "strnchr",
+        "strstr", "^strspn", "^strsep", "^strim", "nla_str", "^string$", "string_nocheck", "^pointer$", "^number$", "snprintf", "scnprintf", "sprintf$",
         "symbol_string", "hex_string", "hex_dump", "widen_string", "ip6_addr_string", "ip4_addr_string", "mac_address_string", "uuid_string", "dentry_name",
         "copy_to_user", "copy_from_user", "copy_user", "put_user", "get_user", "clear_user", "^__copy_user", "check_object_size", "usercopy_",
         "copy_to_iter", "copy_from_iter", "^crc16", "crc32", "^crc_", "xxh64", "csum_partial", "might_fault", "logic_in", "logic_out", "__raw_read*", "__raw_write*", "^ioread", "^iowrite", "^readb", "^readw", "^readl", "^writeb", "^writew", "^writel"],
     // Atomics, bits, references.
-    &["atomic*_dec", "atomic*_inc", "atomic*_read", "atomic*_set", "atomic*_or", "atomic*_xor", "atomic*_and", "atomic*_add",
-        "atomic*_sub", "atomic*_fetch", "atomic*_xchg", "atomic*_cmpxchg", "atomic*_try", "cmpxchg", "instrument_", "clear_*bit", "set_*bit",
+    &["atomic_dec", "atomic_inc", "atomic_read", "atomic_set", "atomic_or", "atomic_xor", "atomic_and", "atomic_add", "atomic_sub", "atomic_fetch", "atomic_xchg", "atomic_try", "atomic64_dec", "atomic64_inc", "atomic64_read", "atomic64_set", "atomic64_or", "atomic64_xor", "atomic64_and", "atomic64_add", "atomic64_sub", "atomic64_fetch", "atomic64_xchg", "atomic64_try", "atomic_long_dec", "atomic_long_inc", "atomic_long_read", "atomic_long_set", "atomic_long_or", "atomic_long_xor", "atomic_long_and", "atomic_long_add", "atomic_long_sub", "atomic_long_fetch", "atomic_long_xchg", "atomic_long_try", "cmpxchg", "instrument_", "clear_*bit", "set_*bit",
         "change_*bit", "test_*bit", "^refcount_", "^__refcount", "^kref_", "ref_tracker", "seqprop_", "^put_pid", "drop_nlink", "clear_nlink", "inc_nlink",
         "set_nlink", "page_ref"],
     // Lists and trees that only link what the caller gave them.
-    &["list_add", "list_del", "list_replace", "list_move", "list_splice", "list_cut", "^hlist_", "^__hlist", "^llist_", "^plist_", "^klist_",
-        "^rb_", "^__rb_", "rhashtable_lookup", "rht_", "^xas_", "^mas_", "^ida_", "^idr_*_ext", "^bitmap_"],
+    &["list_add", "list_del", "list_replace", "list_move", "list_splice", "list_cut", "^llist_", "^plist_", "^klist_",
+        "^rb_", "^__rb_", "rhashtable_lookup", "xas_start", "xas_load", "xas_find", "^mas_", "^ida_"],
     // Locks and lockdep: kernel/locking, arch/*/include/asm/qspinlock.h.
     &["lockdep", "lock_acquire", "lock_release", "lock_class", "lock_bug", "mark_lock", "held_locks", "mark_usage", "mark_held", "check_noncircular",
         "check_prev", "check_deadlock", "check_irq", "check_usage", "check_chain", "check_lock", "validate_chain", "spin_lock", "spin_trylock",

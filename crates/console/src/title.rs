@@ -17,7 +17,10 @@ pub(crate) fn normalise(title: &str) -> String {
         [
             // A place in a function says nothing about the crash.
             (r"\+0x[0-9a-f]+/0x[0-9a-f]+", ""),
-            (r"\b(?:0x[0-9a-f]{5,16}|[0-9a-f]{8}|[0-9a-f]{16})\b", "ADDR"),
+            // Processes of the fuzzer are numbered and named by the run.
+            (r"syz-executor\.?[0-9]+(?:[/:][0-9]+)?", "syz-executor"),
+            (r"syzkaller[0-9]+(?:[/:][0-9]+)?", "syzkaller"),
+            (r"\b(?:0x)?[0-9a-f]{6,16}\b", "ADDR"),
             (r"\b0x[0-9a-f]+\b", "ADDR"),
             (r"\b(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?::[0-9]+)?\b", "IP"),
             (r"\bCPU[#: ]*[0-9]+", "CPU"),

@@ -1,7 +1,7 @@
 //! Headlines of traps and panics, by architecture and in general. Sources: arch/*/kernel/traps.c,
 //! arch/*/mm/fault.c, kernel/panic.c, lib/ubsan.c.
 
-use kolumbo_case::HeadlineKind::{MachineCheck, Oops, Other, Panic, Trap, Ubsan};
+use kolumbo_case::HeadlineKind::{Corruption, MachineCheck, Oops, Other, Panic, Trap, Ubsan};
 
 use super::{AT_PC, Format, Group, IN_TRACE, Recipe, Step, TRACE, Take};
 
@@ -65,11 +65,13 @@ static PANIC: &[Format] = &[
         &STACK_END,
     )
     .alts(&["stack-overflow in {frame}"]),
+    // These follow another report, which is lost when they come first.
     Format::plain(
         Panic,
-        r"Kernel panic - not syncing: Fatal exception in interrupt",
-        "kernel panic: Fatal exception",
-    ),
+        r"Kernel panic - not syncing: (Fatal exception|panic_on_warn set|hung_task: blocked tasks)",
+        "kernel panic: {1}",
+    )
+    .corrupted(),
     Format::plain(Panic, r"Kernel panic - not syncing: (.*?)\s*$", "kernel panic: {1}"),
     Format::plain(Panic, r"Kernel panic - not syncing:? ?(.*)", "kernel panic: {1}"),
 ];
@@ -153,6 +155,22 @@ static FUZZER_DIED: &[Format] =
 static GO: &[Format] =
     &[Format::plain(Other, r"goroutine \d+ \[running\]", "go runtime error").stackless()];
 
+// fs/super.c, generic_shutdown_super(): the inodes are used behind their super block.
+static BUSY_INODES: &[Format] = &[Format::plain(
+    Corruption,
+    r"VFS: Busy inodes after unmount",
+    "VFS: Busy inodes after unmount (use-after-free)",
+)
+.stackless()];
+
+// mm/slub.c, slab_bug().
+static SLAB: &[Format] = &[Format::new(
+    Corruption,
+    r"BUG [-a-zA-Z0-9_]+ \([^)]*\): Object already free",
+    "BUG: Object already free in {frame}",
+    &IN_TRACE,
+)];
+
 static MCE: &[Format] =
     &[Format::plain(MachineCheck, r"mce: \[Hardware Error\]: CPU", "machine check").stackless()];
 
@@ -196,6 +214,8 @@ pub(super) static GROUPS: &[Group] = &[
     Group { literal: "SYZFAIL: ", formats: FUZZER_FAILED, not: &[] },
     Group { literal: "SYZFATAL: ", formats: FUZZER_DIED, not: &[] },
     Group { literal: "goroutine ", formats: GO, not: &[] },
+    Group { literal: "VFS: Busy inodes after unmount", formats: BUSY_INODES, not: &[] },
+    Group { literal: "): Object already free", formats: SLAB, not: &[] },
     Group { literal: "mce: [Hardware Error]: CPU", formats: MCE, not: &[] },
     Group { literal: "kernel stack overflow", formats: OVERFLOW, not: &[] },
 ];

@@ -154,7 +154,8 @@ static BUG: &[Format] = &[
     Format::new(Lockdep, r"BUG: bad unlock balance detected!.*\n.*\n-+\n.*is trying to release lock.*\n(?:\[<.*>\] )?{fn}\+0x", "BUG: bad unlock balance in {frame}", &RELEASED),
     Format::new(Lockdep, r"BUG: bad unlock balance detected!", "BUG: bad unlock balance in {frame}", &NO_WAY),
     Format::new(Lockdep, r"BUG: held lock freed!(?:.*\n){0,15}?.*at: (?:\[<.*?>\] +)?{fn}", "BUG: held lock freed in {frame}", &NAMED_OR_TRACE),
-    Format::plain(Lockdep, r"BUG: lock held when returning to user space!(?:.*\n){0,15}?.*leaving the kernel with locks still held", "BUG: lock held when returning to user space").stackless(),
+    Format::new(Lockdep, r"BUG: lock held when returning to user space!(?:.*\n){0,15}?.*leaving the kernel with locks still held(?:.*\n){0,5}?.*at: (?:\[<.*?>\] +)?{fn}", "BUG: lock held when returning to user space in {frame}", &NO_WAY).capture(1).stackless(),
+    Format::new(Lockdep, r"BUG: workqueue leaked (lock or atomic|atomic, lock or RCU)(?:.*\n){0,15}?.*last function: {fn}", "BUG: workqueue leaked {1} in {frame}", &NO_WAY).capture(2).stackless(),
     Format::new(Lockdep, r"BUG: Invalid wait context", "WARNING: locking bug in {frame}", &LOCKED),
     Format::new(SchedulingWhileAtomic, r"BUG: scheduling while atomic", "BUG: scheduling while atomic in {frame}", &WHO_SLEPT),
     Format::new(SchedulingWhileAtomic, r"BUG: sleeping function called from invalid context", "BUG: sleeping function called from invalid context in {frame}", &WHO_SLEPT),
@@ -163,12 +164,16 @@ static BUG: &[Format] = &[
     Format::plain(BadPageState, r"BUG: non-zero nr_ptes on freeing mm", "BUG: non-zero nr_ptes on freeing mm").stackless(),
     Format::plain(BadPageState, r"BUG: non-zero nr_pmds on freeing mm", "BUG: non-zero nr_pmds on freeing mm").stackless(),
     Format::plain(BadPageState, r"BUG: non-zero pgtables_bytes on freeing mm", "BUG: non-zero pgtables_bytes on freeing mm").stackless(),
-    Format::new(BadPageState, r"BUG: Bad page (state|map|cache)", "BUG: Bad page {1} in {frame}", &BAD_PAGE),
+    Format::plain(BadPageState, r"BUG: Bad page map", "BUG: Bad page map"),
+    Format::new(BadPageState, r"BUG: Bad page (state|cache)", "BUG: Bad page {1} in {frame}", &BAD_PAGE),
     Format::plain(Other, r"BUG: Dentry .* still in use \(\d+\) \[unmount of (.*)\]", "BUG: Dentry still in use [unmount of {1}]"),
     Format::plain(WorkqueueLockup, r"BUG: workqueue lockup", "BUG: workqueue lockup").stackless(),
     Format::new(Oops, r"BUG: (?:TASK |IRQ )?stack guard page was hit", "BUG: stack guard page was hit in {frame}", &STACK_OVERFLOW).alts(&["stack-overflow in {frame}"]),
     Format::plain(Lockdep, r"BUG: (MAX_LOCKDEP_[A-Z_]+|MAX_STACK_TRACE_ENTRIES|MAX_LOCK_DEPTH) too low", "BUG: {1} too low!").stackless(),
     Format::new(MemoryLeak, r"BUG: memory leak", "memory leak in {frame}", &LEAKED),
+    Format::plain(Other, r"BUG:\s*(?:\n|$)", "BUG: corrupted").corrupted(),
+    // What should follow is missing.
+    Format::plain(Lockdep, r"BUG: (bad unlock balance detected!|held lock freed!|lock held when returning to user space!)", "BUG: {1}").corrupted(),
     Format::plain(Other, r"BUG: (.*)", "BUG: {1}").stackless(),
 ];
 
@@ -237,11 +242,7 @@ static BLOCKED: &[Format] = &[Format::plain(
 .stackless()];
 
 pub(super) static GROUPS: &[Group] = &[
-    Group {
-        literal: "BUG:",
-        formats: BUG,
-        not: &[r"DEBUG:", r"BUG:\s*$", r"\bno (?:known )?BUG:"],
-    },
+    Group { literal: "BUG:", formats: BUG, not: &[r"DEBUG:", r"\bno (?:known )?BUG:"] },
     Group { literal: "kernel BUG", formats: KERNEL_BUG, not: &[] },
     Group { literal: "Kernel BUG", formats: KERNEL_BUG, not: &[] },
     Group { literal: "list_add corruption", formats: LIST, not: &[] },

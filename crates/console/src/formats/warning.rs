@@ -3,7 +3,7 @@
 
 use kolumbo_case::HeadlineKind::{Lockdep, Warning};
 
-use super::{Format, Group, IN_TRACE, NAMED_OR_TRACE, Recipe, Step, TRACE, Take};
+use super::{Format, Group, IN_TRACE, NAMED_OR_TRACE, NO_WAY, Recipe, Step, TRACE, Take};
 
 /// The registers of newer kernels name the place; older ones print the stack alone.
 macro_rules! warned {
@@ -103,20 +103,14 @@ static WARNING: &[Format] = &[
     ),
     Format::new(
         Warning,
-        r"WARNING: .*mm/slab_common\.c.*kmalloc_slab",
-        "WARNING: kmalloc bug in {frame}",
-        &ALLOCATED,
-    ),
-    Format::new(
-        Warning,
-        r"WARNING: .*mm/.*\.c.*(?:kvmalloc_node|kmalloc_large)",
-        "WARNING: kmalloc bug in {frame}",
-        &ALLOCATED,
-    ),
-    Format::new(
-        Warning,
         r"WARNING: .*mm/vmalloc\.c.*__vmalloc_node_range",
         "WARNING: zero-size vmalloc in {frame}",
+        &ALLOCATED,
+    ),
+    Format::new(
+        Warning,
+        r"WARNING: .*mm/[^ ]*\.c:\d+ (?:k.?malloc|vmalloc)",
+        "WARNING: kmalloc bug in {frame}",
         &ALLOCATED,
     ),
     Format::new(
@@ -199,11 +193,13 @@ static WARNING: &[Format] = &[
         "WARNING: nested lock was not taken in {frame}",
         &IN_TRACE,
     ),
-    Format::plain(
+    Format::new(
         Lockdep,
-        r"WARNING: lock held when returning to user space!",
-        "WARNING: lock held when returning to user space",
+        r"WARNING: lock held when returning to user space!(?:.*\n){0,15}?.*leaving the kernel with locks still held(?:.*\n){0,5}?.*at: (?:\[<.*?>\] +)?{fn}",
+        "WARNING: lock held when returning to user space in {frame}",
+        &NO_WAY,
     )
+    .capture(1)
     .stackless(),
     Format::new(
         Lockdep,
@@ -211,7 +207,8 @@ static WARNING: &[Format] = &[
         "WARNING: still has locks held in {frame}",
         &IN_TRACE,
     ),
-    Format::plain(Lockdep, r"WARNING: (suspicious RCU usage|possible circular locking dependency detected|possible recursive locking detected|possible irq lock inversion dependency detected|inconsistent lock state|bad unlock balance detected!|held lock freed!)\s*\n", "WARNING: {1}").corrupted(),
+    Format::plain(Lockdep, r"WARNING: (suspicious RCU usage|possible circular locking dependency detected|possible recursive locking detected|possible irq lock inversion dependency detected|inconsistent lock state|bad unlock balance detected!|held lock freed!|lock held when returning to user space!)\s*\n", "WARNING: {1}").corrupted(),
+    Format::plain(Warning, r"WARNING:\s*(?:\n|$)", "WARNING: corrupted").corrupted(),
     Format::plain(Warning, r"WARNING: (.*)", "WARNING: {1}").stackless(),
 ];
 
@@ -269,6 +266,10 @@ pub(super) static GROUPS: &[Group] = &[Group {
         r"(?i)wireless extensions which will stop",
         r"WARNING: Reset corrupted AGFL",
         r"WARNING: bad unlock balance detected!\s*\]",
+        r"WARNING: Unprivileged eBPF is enabled",
+        r"WARNING: fbcon: Driver",
+        r"WARNING: See https?:",
+        r"WARNING: kernel not configured for semaphores",
     ],
 }];
 
