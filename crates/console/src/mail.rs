@@ -1,7 +1,7 @@
 //! Mails as people really send them.
 //!
 //! Decides what is a mail (RFC 5322, mbox, or the text of a web archive), undoes MIME, and hands out
-//! each part as bytes. May not know kernels. Main item: [`parts`].
+//! each part as bytes. May not know kernels. Main item: [`for_each_part`].
 
 use std::io::Read as _;
 
@@ -14,6 +14,9 @@ pub(crate) const MAX_MAIL: usize = 6 * 1024 * 1024;
 const MAX_PART: usize = 4 * 1024 * 1024;
 /// Parts of one input.
 const MAX_PARTS: usize = 256;
+
+/// Headers and boundaries of one mail.
+const MAX_STRUCTURE: usize = 20_000;
 
 /// One part of a mail, decoded.
 pub(crate) struct Part {
@@ -83,17 +86,40 @@ pub(crate) fn wrapping(head: &[u8]) -> Wrapping {
     if total > 4 && quoted * 3 > total { Wrapping::Text } else { Wrapping::None }
 }
 
-/// The parts of a mail or of each mail in a mailbox.
-pub(crate) fn parts(bytes: &[u8], wrapping: Wrapping, gaps: &mut Vec<Gap>) -> Vec<Part> {
-    let mut found = Vec::new();
+/// Hands out the parts of a mail or of each mail in a mailbox, one after the other.
+pub(crate) fn for_each_part(
+    bytes: &[u8],
+    wrapping: Wrapping,
+    gaps: &mut Vec<Gap>,
+    sink: &mut impl FnMut(Part),
+) {
+    let mut count = 0;
     for message in messages(bytes, wrapping) {
-        if found.len() >= MAX_PARTS {
+        if count >= MAX_PARTS {
             gaps.push(gap("the mailbox has more parts than are read".into()));
             break;
         }
-        one(message, &mut found, gaps);
+        one(message, gaps, &mut |part| {
+            count += 1;
+            sink(part);
+            count < MAX_PARTS
+        });
     }
-    found
+}
+
+/// Whether a mail is one that the parser can be trusted with: what it keeps for each header and for
+/// each part is many times as large as the shortest of them.
+fn is_sane(bytes: &[u8]) -> bool {
+    let mut in_header = true;
+    let mut special = 0;
+    for line in bytes.split(|&b| b == b'\n') {
+        in_header &= !line.trim_ascii().is_empty();
+        special += usize::from(in_header || line.starts_with(b"--"));
+        if special > MAX_STRUCTURE {
+            return false;
+        }
+    }
+    true
 }
 
 fn gap(what: String) -> Gap {
@@ -119,12 +145,14 @@ fn behind_from_line(message: &[u8]) -> &[u8] {
     if message.starts_with(b"From ") { &message[line..] } else { message }
 }
 
-fn one(bytes: &[u8], found: &mut Vec<Part>, gaps: &mut Vec<Gap>) {
-    let Some(message) = MessageParser::default().parse(bytes) else {
+/// Hands out the parts of one mail until the sink has enough.
+fn one(bytes: &[u8], gaps: &mut Vec<Gap>, sink: &mut impl FnMut(Part) -> bool) {
+    let parsed = is_sane(bytes).then(|| MessageParser::default().parse(bytes)).flatten();
+    let Some(message) = parsed else {
         gaps.push(gap("a mail could not be parsed; its text was read as it is".into()));
         let facts =
             InputPart { name: "raw mail".into(), encoding: "raw".into(), ..Default::default() };
-        found.push(Part { facts, bytes: bytes[..bytes.len().min(MAX_PART)].to_vec() });
+        sink(Part { facts, bytes: bytes[..bytes.len().min(MAX_PART)].to_vec() });
         return;
     };
     let address = |a: Option<&mail_parser::Address<'_>>| {
@@ -144,9 +172,6 @@ fn one(bytes: &[u8], found: &mut Vec<Part>, gaps: &mut Vec<Gap>) {
     };
     let has_text = message.parts.iter().any(|p| matches!(p.body, PartType::Text(_)));
     for (n, part) in message.parts.iter().enumerate() {
-        if found.len() >= MAX_PARTS {
-            return;
-        }
         let (mut bytes, mut encoding) = match &part.body {
             PartType::Text(text) => {
                 (text.as_bytes().to_vec(), format!("{:?}", part.encoding).to_lowercase())
@@ -186,6 +211,8 @@ fn one(bytes: &[u8], found: &mut Vec<Part>, gaps: &mut Vec<Gap>) {
             bytes.truncate(MAX_PART);
         }
         let facts = InputPart { name, encoding, len: bytes.len() as u64, mail: Some(mail.clone()) };
-        found.push(Part { facts, bytes });
+        if !sink(Part { facts, bytes }) {
+            return;
+        }
     }
 }

@@ -1,14 +1,16 @@
 //! One input of any kind to everything that it says.
 //!
-//! Decides whether the input is a console, a journal or a mail, and hands it to whoever reads that.
+//! Decides whether the input is a console, a journal or a mail, packed or not, and hands it to whoever reads that.
 //! Memory is bounded for all of them. Main type: [`Reader`]; [`read`] is the short form.
 
-use kolumbo_case::{Gap, InputPart, READ_FORMAT_VERSION, ReadResult};
+use std::io::Write as _;
+
+use kolumbo_case::{Gap, InputPart, READ_FORMAT_VERSION, ReadResult, Span};
 
 use crate::journal::{JournalReader, is_journal};
-use crate::mail::{MAX_MAIL, Wrapping, parts, wrapping};
+use crate::mail::{MAX_MAIL, Wrapping, for_each_part, wrapping};
 use crate::stream::{ConsoleStream, read_text};
-use crate::text::split;
+use crate::text::{MAX_LINES, split};
 
 /// Bytes that decide what kind of input it is.
 const SNIFF: usize = 64 * 1024;
@@ -31,6 +33,8 @@ pub fn read(bytes: &[u8]) -> ReadResult {
 #[derive(Debug)]
 pub struct Reader {
     options: ReadOptions,
+    /// What is packed inside something packed is not unpacked again.
+    may_unpack: bool,
     len: u64,
     gaps: Vec<Gap>,
     kind: Kind,
@@ -42,12 +46,57 @@ enum Kind {
     Mail(Vec<u8>, Wrapping),
     Journal(Box<JournalReader>, Box<ConsoleStream>),
     Console(Box<ConsoleStream>),
+    Packed(Box<Packed>),
+}
+
+/// A gzip file on the way to the reader of what is in it.
+#[derive(Debug)]
+struct Packed {
+    unpack: flate2::write::MultiGzDecoder<Vec<u8>>,
+    inside: Reader,
+    /// The data is damaged: what comes behind is lost.
+    broken: bool,
+}
+
+/// Packed bytes that are unpacked at once: deflate makes at most a thousand bytes of one.
+const PACKED_PIECE: usize = 4 * 1024;
+
+impl Packed {
+    fn feed(&mut self, bytes: &[u8]) {
+        for piece in bytes.chunks(PACKED_PIECE) {
+            if self.broken {
+                return;
+            }
+            self.broken = self.unpack.write_all(piece).is_err();
+            self.pass_on();
+        }
+    }
+
+    fn pass_on(&mut self) {
+        self.inside.feed(self.unpack.get_ref());
+        self.unpack.get_mut().clear();
+    }
+
+    fn finish(mut self) -> ReadResult {
+        self.broken |= self.unpack.try_finish().is_err();
+        self.pass_on();
+        let mut result = self.inside.finish();
+        if let Some(input) = result.parts.first_mut() {
+            "gzip".clone_into(&mut input.encoding);
+        }
+        if self.broken {
+            let what = "the gzip data is damaged or cut off: what could be unpacked was read";
+            result.gaps.push(Gap { what: what.into(), span: None });
+        }
+        result
+    }
 }
 
 impl Reader {
     /// A reader at the beginning of an input.
     pub fn new(options: ReadOptions) -> Self {
-        Reader { options, len: 0, gaps: Vec::new(), kind: Kind::Sniffing(Vec::new()) }
+        let kind = Kind::Sniffing(Vec::new());
+        Reader { options, may_unpack: true, len: 0, gaps: Vec::new(), kind }
     }
 
     /// Takes the next bytes.
@@ -72,6 +121,11 @@ impl Reader {
         let first_only = self.options.first_only;
         let stream = Box::new(ConsoleStream::new(0, first_only));
         self.kind = match wrapping(&head) {
+            _ if self.may_unpack && head.starts_with(&[0x1f, 0x8b, 8]) => {
+                let inside = Reader { may_unpack: false, ..Reader::new(self.options) };
+                let unpack = flate2::write::MultiGzDecoder::new(Vec::new());
+                Kind::Packed(Box::new(Packed { unpack, inside, broken: false }))
+            }
             Wrapping::None if is_journal(&head) => Kind::Journal(Box::default(), stream),
             Wrapping::None => Kind::Console(stream),
             kind => Kind::Mail(Vec::new(), kind),
@@ -99,6 +153,7 @@ impl Reader {
             }
             Kind::Journal(journal, stream) => journal.feed(bytes, &mut |line| stream.feed(line)),
             Kind::Console(stream) => stream.feed(bytes),
+            Kind::Packed(packed) => packed.feed(bytes),
         }
     }
 
@@ -130,6 +185,7 @@ impl Reader {
                 result.parts = vec![lines];
                 result
             }
+            Kind::Packed(packed) => packed.finish(),
             Kind::Mail(bytes, kind) => read_mail(&bytes, kind, input, first_only),
         };
         result.read_version = READ_FORMAT_VERSION;
@@ -145,6 +201,11 @@ fn read_mail(bytes: &[u8], kind: Wrapping, input: InputPart, first_only: bool) -
             return;
         }
         let text = split(bytes, 0, part, true);
+        if let Some(at) = text.cut_at {
+            let what = format!("the text has more than {MAX_LINES} lines; the rest was not read");
+            let span = Span { start: at, end: bytes.len() as u64, part };
+            result.gaps.push(Gap { what, span: Some(span) });
+        }
         let found = read_text(&text, first_only, true);
         result.reports.extend(found.reports);
         result.boots.extend(found.boots);
@@ -156,11 +217,11 @@ fn read_mail(bytes: &[u8], kind: Wrapping, input: InputPart, first_only: bool) -
         return result;
     }
     let mut gaps = Vec::new();
-    for part in parts(bytes, kind, &mut gaps) {
+    for_each_part(bytes, kind, &mut gaps, &mut |part| {
         let index = u32::try_from(result.parts.len()).unwrap_or(u32::MAX);
         result.parts.push(part.facts);
         add(&mut result, &part.bytes, index);
-    }
+    });
     result.gaps.extend(gaps);
     result
 }

@@ -31,11 +31,11 @@ static HELPERS: &[&[&str]] = &[
     &["dump_stack", "show_stack", "dump_backtrace", "show_regs", "dump_page", "panic", "printk", "warn_slowpath",
         "warn_alloc", "warn_bogus", "^__warn", "report_bug", "fixup_bug", "bug_handler", "handle_bug", "print_report",
         "print_address_description", "print_*_bug", "object_err", "print_trailer", "check_panic_on_warn", "end_report", "get_taint$",
-        "stack_trace_save", "stack_trace_consume", "arch_stack_walk", "^save_stack", "stack_depot", "fortify_",
+        "stack_trace_save", "stack_trace_consume", "arch_stack_walk", "stack_depot", "fortify_",
         "print_tainted", "walk_stackframe", "unwind_frame", "unwind_backtrace", "__stack_chk_fail", "assertfail", "assfail", "va_format", "^die$", "^__die", "^die_kernel_fault", "^oops_"],
     // Sanitizers and coverage.
     &["kasan", "__asan", "asan_", "kmsan", "__msan", "kcsan", "__tsan", "kfence_", "ubsan", "__sanitizer",
-        "check_memory_region", "memory_is_poisoned", "read_word_at_a_time", "hwasan"],
+        "check_memory_region", "read_word_at_a_time", "hwasan"],
     // Traps and the way into them: arch/*/entry, arch/*/mm/fault.c.
     &["invalid_op", "do_error", "_trap$", "do_trap", "page_fault", "^no_context", "^exc_", "^asm_exc", "^error_entry", "general_protection",
         "double_fault", "divide_error", "^do_int3", "^int3$", "fault_in_kernel", "kernel_fault", "do_DataAbort", "do_translation_fault",
@@ -46,7 +46,7 @@ static HELPERS: &[&[&str]] = &[
     &["kmalloc", "kzalloc", "kcalloc", "kvmalloc", "kvzalloc", "kvcalloc", "krealloc", "kvrealloc", "vmalloc", "vzalloc",
         "kmem_cache", "cache_alloc", "allocate_slab", "alloc_slab", "new_slab", "slab_alloc", "slab_post", "slab_pre", "slab_free",
         "slab_pad", "check_slab", "check_object", "check_heap_object", "init_object", "setup_object", "alloc_debug", "free_debug",
-        "do_slab_free", "^kfree$", "^__kfree$", "kfree_const", "kfree_sensitive", "kzfree", "kvfree", "^vfree", "^__vfree", "^__vunmap",
+        "do_slab_free", "kfree", "kzfree", "kvfree", "^vfree", "^__vfree", "^__vunmap",
         "alloc_page", "get_page_from_freelist", "__get_free_pages", "get_zeroed_page", "alloc_contig", "_frozen_pages", "mempool_",
         "zalloc", "memdup", "kstrdup", "kasprintf", "kvasprintf", "alloc_percpu", "pcpu_alloc", "kmemleak", "create_object", "^cache_grow", "^cache_free"],
     // Memory, strings and numbers: lib/string.c, lib/vsprintf.c, lib/usercopy.c, lib/iov_iter.c, lib/crc*.c.
@@ -76,16 +76,16 @@ static HELPERS: &[&[&str]] = &[
         "flush_work$", "cancel_work", "cancel_delayed_work", "try_to_grab_pending", "drain_workqueue", "destroy_workqueue", "queue_work", "queue_delayed_work", "insert_work",
         "delayed_work_timer"],
     // Sleeping and waking.
-    &["might_sleep", "might_resched", "cond_resched", "preempt_schedule", "^schedule$", "^__schedule$", "__wake_up", "wake_up_process", "wake_up_q$", "swake_up", "try_to_wake_up", "autoremove_wake", "finish_wait",
-        "prepare_to_wait", "add_wait_queue", "completion", "^complete$", "^complete_all$", "kthread_stop", "finish_task_switch", "preempt_count", "check_preemption_disabled", "smp_processor_id", "__this_cpu_preempt"],
+    &["might_sleep", "might_resched", "cond_resched", "preempt_schedule", "__wake_up", "finish_wait",
+        "completion", "kthread_stop", "check_preemption_disabled", "smp_processor_id", "__this_cpu_preempt"],
     // Objects of the driver core and of sysfs, which their owners tear down: drivers/base, lib/kobject.c.
     &["kobject_", "add_uevent_var", "get_device_parent", "device_add", "device_del", "device_unregister", "device_register", "device_destroy", "device_create", "device_release", "device_initialize",
         "devres_release", "release_nodes", "^put_device$", "^get_device$", "devm_", "bus_remove_device", "device_links_", "driver_detach", "^sysfs_", "_sysfs_remove", "device_remove_file", "device_create_file", "hwrng_unregister",
         "misc_deregister", "cdev_del", "i2c_del_adapter", "i2c_unregister", "input_unregister_device", "tty_unregister", "dev_info", "dev_notice", "dev_warn", "dev_err", "dev_alert", "dev_crit",
         "dev_emerg"],
     // Things that many callers hand over for good or walk through for others.
-    &["perf_trace", "^trace_event_buffer", "unwind_next", "unwind_get", "unwind_done", "find_lock_entries", "truncate_inode_pages", "invalidate_mapping_pages", "__phys_addr", "cleanup_srcu_struct", "call_rcu", "skcipher_walk",
-        "extract_user_to_sg", "extract_iter_to_sg", "folio_unlock", "unlock_page", "compound_head", "mark_buffer_dirty", "dput", "skb_push", "skb_put", "skb_pull", "^dev_hold", "^dev_put", "netdev_hold", "netdev_put", "sock_hold", "kfree_skb", "consume_skb", "sk_skb_reason"],
+    &["perf_trace", "^trace_event_buffer", "unwind_next", "unwind_get", "unwind_done", "find_lock_entries", "truncate_inode_pages", "__phys_addr", "cleanup_srcu_struct", "skcipher_walk",
+        "extract_user_to_sg", "extract_iter_to_sg", "folio_unlock", "unlock_page", "compound_head", "mark_buffer_dirty", "dput", "skb_push", "skb_put", "skb_pull", ],
 ];
 
 /// These would be helpers by the general patterns, but are operations of their own.

@@ -167,7 +167,7 @@ impl ConsoleStream {
         }
         self.attempts += 1;
         let high = self.buffer.len().min(start + WINDOW);
-        let text = Text { lines: self.lines(start, high).lines, part: self.part };
+        let text = self.lines(start, high);
         let Some(group) = crate::crash::group_of(&text.lines[0].text) else { return end };
         let Some(named) = name_crash(&text, 0, group) else { return end };
         let last = segment_end(&text, &named);

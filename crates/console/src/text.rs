@@ -36,7 +36,12 @@ pub struct Text {
     pub lines: Vec<Line>,
     /// Index of the part in the result.
     pub part: u32,
+    /// Where reading ended, if there were more than [`MAX_LINES`].
+    pub cut_at: Option<u64>,
 }
+
+/// Lines of one text. A mail of the largest size has fewer, unless it is made of empty ones.
+pub const MAX_LINES: usize = 150_000;
 
 impl Text {
     /// The span from line `from` to before line `to`.
@@ -143,7 +148,12 @@ fn is_program_noise(text: &str) -> bool {
 pub fn split(bytes: &[u8], offset: u64, part: u32, mail: bool) -> Text {
     let mut lines = Vec::new();
     let mut at = 0;
+    let mut cut_at = None;
     while at < bytes.len() {
+        if lines.len() >= MAX_LINES {
+            cut_at = Some(offset + at as u64);
+            break;
+        }
         let end = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |n| at + n + 1);
         // A line longer than the limit comes in pieces, as it does from the stream.
         let end = end.min(at + crate::lines::MAX_LINE);
@@ -153,7 +163,7 @@ pub fn split(bytes: &[u8], offset: u64, part: u32, mail: bool) -> Text {
     if mail {
         lines = crate::unwrap::unwrap_lines(lines);
     }
-    Text { lines, part }
+    Text { lines, part, cut_at }
 }
 
 #[cfg(test)]

@@ -192,6 +192,7 @@ static BAD_PAGE: Recipe = Recipe {
         "^folio_",
         "^put_page",
         "^skb_free",
+        "skb_reason",
         "^skb_release",
         "^kfree_skb",
         "^consume_skb",

@@ -24,7 +24,7 @@ warned!(WARNED);
 warned!(
     OBJECT_DEBUGGED,
     "debug_",
-    "^rcu_",
+    "rcu",
     "hrtimer_",
     "timer_",
     "work_",
