@@ -36,31 +36,24 @@ const PlainMap = (() => {
 
   function arrange() {
     const keyed = (which) => {
+      // One number for the values on these axes, in their order.
+      const number = (cell) => which.reduce((n, a) => n * (M.axes[a].values.length + 1) + cell.at[a], 0);
       const found = new Map();
       for (const cell of M.cells) {
-        const key = which.map((a) => cell.at[a]);
-        const id = key.join();
-        if (!found.has(id)) found.set(id, { key, sick: 0, judged: 0 });
-        const line = found.get(id);
+        const id = number(cell);
+        let line = found.get(id);
+        if (!line) found.set(id, line = { id, key: which.map((a) => cell.at[a]), sick: 0, judged: 0 });
         line.sick += cell.sick;
         line.judged += cell.sick + cell.healthy;
       }
-      const order = [...found.values()].sort((a, b) => {
-        for (let i = 0; i < a.key.length; i += 1) if (a.key[i] !== b.key[i]) return a.key[i] - b.key[i];
-        return 0;
-      });
-      order.forEach((line, i) => found.set(line.key.join(), i));
-      return [order, found];
+      const order = [...found.values()].sort((x, y) => x.id - y.id);
+      order.forEach((line, i) => { line.place = i; });
+      return [order, (cell) => found.get(number(cell)).place];
     };
     let rowOf, columnOf;
     [rows, rowOf] = keyed(left());
     [columns, columnOf] = keyed(top());
-    at = new Map();
-    for (const cell of M.cells) {
-      const r = rowOf.get(left().map((a) => cell.at[a]).join());
-      const c = columnOf.get(top().map((a) => cell.at[a]).join());
-      at.set(r * columns.length + c, cell);
-    }
+    at = new Map(M.cells.map((cell) => [rowOf(cell) * columns.length + columnOf(cell), cell]));
     measure();
     active = [clamp(active[0], 0, rows.length - 1), clamp(active[1], 0, columns.length - 1)];
     if (!cellAt(...active)) active = next(0, 0, 1, false) ?? active;
@@ -133,17 +126,21 @@ const PlainMap = (() => {
   }
 
   function box(cell, r, c) {
-    const isActive = r === active[0] && c === active[1];
-    const classes = ['cell', ANSWERS[cell.answer]];
-    if (EXPECTATIONS && cell.expected === 0) classes.push('unexpected');
-    if (!Filter.kept[cell.index]) classes.push('dim');
-    if (same.size && M.bugsOf(cell).some((b) => same.has(b))) classes.push('same');
-    if (cell.index === open) classes.push('open');
-    const node = el('div', {
-      class: classes.join(' '), role: 'gridcell', tabindex: isActive ? '0' : '-1',
-      'aria-colindex': c + 1, 'aria-label': spoken(cell), 'aria-selected': String(cell.index === open),
-      'data-r': r, 'data-c': c,
-    }, glyph(cell, size.dense));
+    const node = document.createElement('div');
+    let classes = `cell ${ANSWERS[cell.answer]}`;
+    if (EXPECTATIONS && cell.expected === 0) classes += ' unexpected';
+    if (!Filter.kept[cell.index]) classes += ' dim';
+    if (same.size && M.bugsOf(cell).some((b) => same.has(b))) classes += ' same';
+    if (cell.index === open) classes += ' open';
+    node.className = classes;
+    node.setAttribute('role', 'gridcell');
+    node.setAttribute('aria-colindex', c + 1);
+    node.setAttribute('aria-label', cell.said ??= spoken(cell));
+    node.setAttribute('aria-selected', cell.index === open);
+    node.tabIndex = r === active[0] && c === active[1] ? 0 : -1;
+    node.dataset.r = r;
+    node.dataset.c = c;
+    node.textContent = glyph(cell, size.dense);
     node.style.insetInlineStart = `${c * size.w}px`;
     if (cell.answer === FLAKY) node.style.setProperty('--rate', `${Math.round(100 * cell.sick / (cell.sick + cell.healthy))}%`);
     return node;
@@ -155,30 +152,47 @@ const PlainMap = (() => {
   }
 
   let whole = false;
-  function draw() {
+  let drawn = { c0: -1, c1: -1, extra: -1, rows: new Map() };
+
+  function makeRow(r, c0, c1) {
+    const row = el('div', { role: 'row', 'aria-rowindex': r + 1, class: 'row' });
+    row.style.insetBlockStart = `${r * size.h}px`;
+    for (let c = c0; c < c1; c += 1) {
+      const cell = cellAt(r, c);
+      if (cell) row.append(box(cell, r, c));
+    }
+    // The cell that has the focus stays in the document, wherever one scrolls.
+    if (r === active[0] && (active[1] < c0 || active[1] >= c1)) {
+      const cell = cellAt(...active);
+      if (cell) row.append(box(cell, ...active));
+      drawn.extra = r;
+    }
+    return row;
+  }
+
+  /** Puts the part in sight into the document; after a mere scroll, rows that stand stay. */
+  function draw(fresh = true) {
     if (!rows.length) return;
     const focused = body.contains(document.activeElement);
     const [r0, r1] = whole ? [0, rows.length] : range(scroller.scrollTop, scroller.clientHeight, size.h, rows.length, 4);
-    const [c0, c1] = whole ? [0, columns.length] : range(scroller.scrollLeft, scroller.clientWidth, size.w, columns.length, 4);
-    const shownRows = [];
-    for (let r = r0; r < r1; r += 1) shownRows.push(r);
-    if (active[0] < r0 || active[0] >= r1) shownRows.push(active[0]);
-    body.replaceChildren(...shownRows.map((r) => {
-      const row = el('div', { role: 'row', 'aria-rowindex': r + 1, class: 'row' });
-      row.style.insetBlockStart = `${r * size.h}px`;
-      for (let c = c0; c < c1; c += 1) {
-        const cell = cellAt(r, c);
-        if (cell) row.append(box(cell, r, c));
-      }
-      if (r === active[0] && (active[1] < c0 || active[1] >= c1)) {
-        const cell = cellAt(...active);
-        if (cell) row.append(box(cell, ...active));
-      }
-      return row;
-    }));
+    let [c0, c1] = whole ? [0, columns.length] : range(scroller.scrollLeft, scroller.clientWidth, size.w, columns.length, 4);
+    // In steps, so that not every column that comes into sight makes every row anew.
+    c0 -= c0 % 16;
+    c1 = Math.min(columns.length, c1 + (16 - (c1 % 16)));
+    const keep = !fresh && drawn.c0 === c0 && drawn.c1 === c1 ? new Map(drawn.rows) : new Map();
+    keep.delete(drawn.extra);
+    if (active[1] < c0 || active[1] >= c1) keep.delete(active[0]);
+    const before = drawn.rows;
+    drawn = { c0, c1, extra: -1, rows: new Map() };
+    const put = (r) => drawn.rows.set(r, keep.get(r) ?? makeRow(r, c0, c1));
+    for (let r = r0; r < r1; r += 1) put(r);
+    if (active[0] < r0 || active[0] >= r1) put(active[0]);
+    for (const [r, row] of before) if (drawn.rows.get(r) !== row) row.remove();
+    const fresher = [...drawn.rows.values()].filter((row) => row.parentNode !== body);
+    body.append(...fresher);
     drawNames(r0, r1);
     drawHeads(c0, c1);
-    if (focused) current()?.focus({ preventScroll: true });
+    if (focused && !body.contains(document.activeElement)) current()?.focus({ preventScroll: true });
   }
 
   function rateBar(line) {
@@ -259,6 +273,8 @@ const PlainMap = (() => {
   }
 
   function moveTo(r, c, focus = true) {
+    const old = current();
+    if (old) old.tabIndex = -1;
     active = [r, c];
     const y = r * size.h, x = c * size.w;
     const high = scroller.clientHeight - plane.firstChild.offsetHeight;
@@ -267,8 +283,10 @@ const PlainMap = (() => {
     else if (y + size.h > scroller.scrollTop + high) scroller.scrollTop = y + size.h - high + 4;
     if (x < scroller.scrollLeft) scroller.scrollLeft = x;
     else if (x + size.w > scroller.scrollLeft + broad) scroller.scrollLeft = x + size.w - broad + 4;
-    draw();
-    if (focus) current()?.focus({ preventScroll: true });
+    draw(false);
+    const now = current();
+    if (now) now.tabIndex = 0;
+    if (focus) now?.focus({ preventScroll: true });
   }
 
   /** Steps over holes of the table. */
@@ -335,14 +353,16 @@ const PlainMap = (() => {
   body.addEventListener('focusin', (event) => point(boxOf(event)));
 
   let waiting = false;
-  const later = () => {
+  let stale = false;
+  const later = (fresh) => {
+    stale ||= fresh;
     if (waiting) return;
     waiting = true;
-    requestAnimationFrame(() => { waiting = false; draw(); });
+    requestAnimationFrame(() => { waiting = false; draw(stale); stale = false; });
   };
-  scroller.addEventListener('scroll', later, { passive: true });
-  new ResizeObserver(later).observe(scroller);
-  Filter.listen(() => { sketch(); later(); });
+  scroller.addEventListener('scroll', () => later(false), { passive: true });
+  new ResizeObserver(() => later(false)).observe(scroller);
+  Filter.listen(() => { sketch(); later(true); });
 
   /** A large table as a picture of a pixel or more for each cell; a click goes there. */
   function sketch() {
@@ -389,6 +409,8 @@ const PlainMap = (() => {
     focus() { (current() ?? body).focus?.(); },
     opened(index) {
       open = index;
+      drawn.rows.forEach((row) => row.remove());
+      drawn.rows.clear();
       if (index >= 0) {
         for (const [place, cell] of at) {
           if (cell.index === index) { moveTo(Math.floor(place / columns.length), place % columns.length, false); return; }
