@@ -139,11 +139,18 @@ fn dom(matrix: &MatrixFile, details: &dyn Details, fragment: &str) -> Option<Str
     std::fs::write(&file, page(matrix, details)).unwrap();
     let out = Command::new("chromium")
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000"])
+        .arg("--enable-logging=stderr")
         .arg(format!("--user-data-dir={}", dir.path().join("profile").display()))
         .args(["--dump-dom", &format!("file://{}{fragment}", file.display())])
         .output();
     match out {
-        Ok(out) if out.status.success() => Some(String::from_utf8_lossy(&out.stdout).into_owned()),
+        Ok(out) if out.status.success() => {
+            let log = String::from_utf8_lossy(&out.stderr);
+            for word in ["Uncaught", "Refused", "Content Security Policy"] {
+                assert!(!log.contains(word), "{log}");
+            }
+            Some(String::from_utf8_lossy(&out.stdout).into_owned())
+        }
         other => {
             assert!(
                 std::env::var_os("KOLUMBO_REQUIRE_ALL").is_none_or(|v| v != "1"),
@@ -191,4 +198,29 @@ fn of_a_large_table_only_a_part_is_in_the_document() {
     let cells = dom.matches("role=\"gridcell\"").count();
     assert!((100..4_000).contains(&cells), "{cells} cells in the document");
     assert!(dom.contains("aria-rowcount=\"100\"") && dom.contains("aria-colcount=\"100\""));
+}
+
+#[test]
+fn a_browser_shows_tables_of_odd_shapes() {
+    let one = |axes: usize| {
+        let mut maker = samples::Maker::small(2);
+        maker.axes.truncate(axes);
+        maker.make(|at, _| match at.first() {
+            Some(1) => samples::Fate::Sick(2),
+            _ => samples::Fate::Healthy,
+        })
+    };
+    let mut holes = one(3);
+    holes.cells.retain(|c| c.at[1] != c.at[2]);
+    for (matrix, fragment, cells) in [
+        (MatrixFile::default(), "#c0", 0),
+        (one(1), "#c1", 2),
+        (one(2), "#c99", 6),
+        (holes, "#c3", 12),
+    ] {
+        let Some(dom) = dom(&matrix, &NoDetails, fragment) else { return };
+        assert_eq!(dom.matches("role=\"gridcell\"").count(), cells);
+        assert_eq!(dom.contains("id=\"panel-title\""), fragment != "#c99" && cells > 0);
+        assert_eq!(dom.matches("tabindex=\"0\" data-r=").count(), cells.min(1), "one stop for Tab");
+    }
 }

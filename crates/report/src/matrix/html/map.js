@@ -215,7 +215,7 @@ const PlainMap = (() => {
           name.style.insetBlockStart = `${r * size.h}px`;
           name.style.insetInlineStart = `${x}px`;
           name.style.inlineSize = `${size.left[i]}px`;
-          if (i === 0 && r > 0) name.classList.add('first');
+          if (i === 0 && r > 0 && left().length > 1) name.classList.add('first');
           parts.push(name);
         }
         x += size.left[i];

@@ -4,6 +4,7 @@ const Panel = (() => {
   const root = byId('panel');
   let shown = -1;
   let back = null;
+  let followed = '';
   const link = (cell, run) => `#c${cell}${run ? `r${run}` : ''}`;
   const section = (title, ...children) => el('section', {}, el('h3', {}, title), ...children);
   const row = (name, ...value) => [el('dt', {}, name), el('dd', {}, ...value)];
@@ -89,11 +90,11 @@ const Panel = (() => {
     const steps = segments(run);
     if (steps.length === 0) return null;
     const usual = healthyMedians();
-    const limit = Math.max(finite(run.wall), usual.wall, 1);
     let from = 0;
     const flat = [];
     usual.phases.forEach((ms, phase) => { flat.push(phase, from); from += ms; });
     const median = { timeline: flat, wall: from, outcome: 0 };
+    const limit = Math.max(finite(run.wall), from, 1);
     const table = el('table', { class: 'phases' }, el('thead', {}, el('tr', {},
       ...['phase', 'this run', usual.runs ? 'healthy' : ''].map((h) => el('th', { scope: 'col' }, h)))));
     const body = el('tbody');
@@ -226,6 +227,8 @@ const Panel = (() => {
   }
 
   function follow() {
+    if (location.hash === followed && !root.hidden) return;
+    followed = location.hash;
     const found = /^#c(\d+)(?:r(\d+))?$/.exec(location.hash);
     const cell = found && M.cells[Number(found[1])];
     if (!cell) {
@@ -255,9 +258,9 @@ const Panel = (() => {
   addEventListener('hashchange', follow);
   return {
     show(index) {
-      const to = link(index, 0);
-      if (location.hash === to) follow();
-      else location.hash = to;
+      location.hash = link(index, 0);
+      // The event for the change comes later, and a key may come before it.
+      follow();
     },
     follow,
     hide,
