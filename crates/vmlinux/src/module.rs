@@ -46,7 +46,7 @@ pub fn link<'d>(
     mut resolve: impl FnMut(&str) -> Option<u64>,
 ) -> Image<'d> {
     let mut gaps = elf.gaps().to_vec();
-    let (mut sections, end) = lay_out(elf, base);
+    let (mut sections, end) = lay_out(elf, base, &mut gaps);
     let addresses: Vec<Option<u64>> = {
         let mut addresses = vec![None; elf.sections().len()];
         for section in &sections {
@@ -66,8 +66,9 @@ pub fn link<'d>(
             SHN_UNDEF => {
                 Some(resolve(&String::from_utf8_lossy(symbol.name)).unwrap_or_else(|| {
                     builder.push(symbol.name, next_external, 0, b'U');
-                    next_external += 16;
-                    next_external - 16
+                    let address = next_external;
+                    next_external = next_external.wrapping_add(16);
+                    address
                 }))
             }
             SHN_ABS => Some(symbol.value),
@@ -111,7 +112,10 @@ fn has_name_and_place(symbol: &ElfSymbol<'_>) -> bool {
 }
 
 /// Places the loaded sections one behind the other, code first, as the module loader does.
-fn lay_out<'d>(elf: &Elf<'d>, base: u64) -> (Vec<ImageSection<'d>>, u64) {
+/// Room for modules with KASLR: `MODULES_LEN` in arch/x86/include/asm/pgtable_64_types.h.
+const MODULE_AREA: u64 = 1008 << 20;
+
+fn lay_out<'d>(elf: &Elf<'d>, base: u64, gaps: &mut Vec<Gap>) -> (Vec<ImageSection<'d>>, u64) {
     let mut at = base;
     let mut sections = Vec::new();
     for code in [true, false] {
@@ -119,7 +123,13 @@ fn lay_out<'d>(elf: &Elf<'d>, base: u64) -> (Vec<ImageSection<'d>>, u64) {
         for s in elf.sections().iter().filter(|s| s.is_loaded() && s.is_code() == code) {
             let align = if s.align.is_power_of_two() { s.align.min(1 << 16) } else { 1 };
             let Some(address) = align_up(at, align) else { break };
-            let Some(end) = address.checked_add(s.size) else { continue };
+            let end = address.checked_add(s.size).filter(|end| end - base <= MODULE_AREA);
+            let Some(end) = end else {
+                let why =
+                    format!("its size of {:#x} does not fit where modules are loaded", s.size);
+                gaps.push(Gap::at(s.name, address, why));
+                continue;
+            };
             sections.push(ImageSection {
                 name: s.name,
                 index: s.index,

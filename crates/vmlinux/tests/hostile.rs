@@ -75,6 +75,17 @@ fn damaged_modules_are_read_as_far_as_they_go() {
 /// A file that a fuzzer made of a compiled `struct pair` walk: the size of its unit reaches past the last
 /// address.
 #[test]
+fn a_section_as_large_as_the_address_space_is_left_out_of_a_module() {
+    let elf = Elf::parse(include_bytes!("fixtures/section-fills-address-space.elf")).unwrap();
+    let image = module::link(&elf, module::DEFAULT_BASE, |_| None);
+    assert!(
+        image.gaps().iter().any(|g| g.to_string().contains("does not fit")),
+        "{:?}",
+        image.gaps()
+    );
+}
+
+#[test]
 fn a_unit_past_the_last_address_is_left_out() {
     let elf = Elf::parse(include_bytes!("fixtures/unit-size-overflows.elf")).unwrap();
     let sections = DebugSections::of(&elf).unwrap();
