@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueHint};
 use kolumbo_case::{Accel, VerdictKind};
 
-use crate::size;
+use kolumbo_lab::size;
 
 /// The detective for Linux kernels that do not boot.
 #[derive(Debug, Parser)]

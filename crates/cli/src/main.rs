@@ -12,7 +12,6 @@ mod maintainers;
 mod manual;
 mod read;
 mod show;
-mod size;
 
 use std::process::ExitCode;
 

@@ -8,6 +8,8 @@ pub mod boot;
 pub mod folder;
 pub mod inputs;
 pub mod kernel;
+pub mod matrix;
 pub mod package;
+pub mod size;
 pub mod standstill;
 pub mod symbolise;

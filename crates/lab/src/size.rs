@@ -1,7 +1,7 @@
 //! Sizes and times as people write them.
 
 /// Guest memory in bytes: `512` (MiB, as QEMU reads it), `512m`, `1G`.
-pub(crate) fn parse_memory(text: &str) -> Result<u64, String> {
+pub fn parse_memory(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| format!("'{text}' is not a size"))?;
     let unit = match text[digits.len()..].to_ascii_lowercase().trim_end_matches("ib") {
@@ -15,7 +15,7 @@ pub(crate) fn parse_memory(text: &str) -> Result<u64, String> {
 }
 
 /// A time in milliseconds: `90` (seconds, as timeout(1) reads it), `90s`, `3m`, `1m30s`, `500ms`.
-pub(crate) fn parse_duration_ms(text: &str) -> Result<u64, String> {
+pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
     let wrong = || format!("'{text}' is not a time; write 90s, 3m or 1m30s");
     if let Ok(seconds) = text.parse::<u64>() {
         return seconds.checked_mul(1000).ok_or_else(wrong);
