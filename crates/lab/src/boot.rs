@@ -236,7 +236,8 @@ fn own_initramfs(spec: &BootSpec) -> Result<Vec<u8>, BootError> {
     Ok(initramfs::build(contents)?)
 }
 
-fn choose_accel(spec: &BootSpec, qemu: &Path) -> Result<(Accel, String), BootError> {
+/// The accelerator for a spec and why; an error where KVM was asked for and does not work.
+pub(crate) fn choose_accel(spec: &BootSpec, qemu: &Path) -> Result<(Accel, String), BootError> {
     if !matches!(spec.accel, Accel::Auto | Accel::Kvm) {
         return Ok((spec.accel, "asked for".to_owned()));
     }

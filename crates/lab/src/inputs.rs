@@ -89,7 +89,8 @@ pub fn store_by_hash(dir: &Path, bytes: &[u8], extension: &str) -> std::io::Resu
     Ok(path)
 }
 
-fn hash(role: &str, path: &Path) -> std::io::Result<InputFile> {
+/// Size and hash of a file.
+pub(crate) fn hash(role: &str, path: &Path) -> std::io::Result<InputFile> {
     let mut file = File::open(path)?;
     let mut digest = Sha256::new();
     let mut chunk = vec![0u8; 1 << 20];

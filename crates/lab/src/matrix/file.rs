@@ -127,6 +127,7 @@ pub fn parse(name: &str, text: &str) -> Result<MatrixToml, PlanError> {
         exclude: patterns(&schema.exclude)?,
         include: patterns(&schema.include)?,
         expect: expect.collect::<Result<_, _>>()?,
+        ..Request::default()
     };
     if let Some(repeat) = schema.repeat.as_ref().filter(|r| *r.get_ref() == 0) {
         return Err(places.wrong(repeat.span(), "each cell is run at least once".to_owned()));

@@ -4,8 +4,12 @@
 //! [`drive`] decides which comes next and [`shrink`] finds the smallest conditions under which the
 //! table is sick. What a console says is not understood here, and nothing is printed.
 
+pub mod command;
+pub mod drive;
 pub mod executor;
 pub mod file;
+pub mod history;
+pub mod identity;
 pub mod interval;
 pub mod plan;
 pub mod shrink;

@@ -99,6 +99,12 @@ pub struct Request {
     pub include: Vec<Pattern>,
     /// Which verdicts are expected where; the last that matches counts.
     pub expect: Vec<(Pattern, Vec<VerdictKind>)>,
+    /// Axis and label of values that joined later; they are only in cells of `extra`.
+    #[serde(default)]
+    pub added: Vec<(String, String)>,
+    /// Labels of cells that joined later, to settle what the table left open.
+    #[serde(default)]
+    pub extra: Vec<Vec<String>>,
 }
 
 /// One cell.
@@ -328,9 +334,11 @@ fn check_axes(request: &Request) -> Result<(), PlanError> {
                     axis.name
                 )));
             }
-            if label.chars().any(|c| c == '/' || c.is_control()) {
+            // Labels are names of folders, too.
+            let is_dots = label == "." || label == "..";
+            if is_dots || label.chars().any(|c| c == '/' || c.is_control()) {
                 return Err(wrong(format!(
-                    "label '{}' of axis '{}' holds a slash or a control character; give it another \
+                    "label '{}' of axis '{}' cannot be the name of a folder; give it another \
                      one: LABEL:VALUE",
                     label.escape_debug(),
                     axis.name
@@ -439,8 +447,15 @@ fn lay_out(request: &Request) -> Result<Vec<PlannedCell>, PlanError> {
     let mut cells = Vec::new();
     let mut at = vec![0u32; request.axes.len()];
     loop {
-        let out = exclude.iter().any(|p| matches(p, &at));
-        if !out || include.iter().any(|p| matches(p, &at)) {
+        let labels = || request.axes.iter().zip(&at).map(|(a, v)| &a.values[*v as usize].0);
+        let joined = request
+            .axes
+            .iter()
+            .zip(labels())
+            .any(|(axis, l)| request.added.iter().any(|(a, b)| *a == axis.name && b == l));
+        let out = joined || exclude.iter().any(|p| matches(p, &at));
+        let extra = || request.extra.iter().any(|e| e.iter().eq(labels()));
+        if !out || include.iter().any(|p| matches(p, &at)) || extra() {
             let expect = expect.iter().rev().find(|(p, _)| matches(p, &at));
             let expect = expect.map_or_else(Vec::new, |(_, v)| (*v).clone());
             cells.push(PlannedCell { at: at.clone(), expect });

@@ -1,0 +1,354 @@
+//! A matrix driven to its end with an executor that boots nothing: order, retries, resumption.
+#![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)]
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use kolumbo_case::file::CaseState;
+use kolumbo_case::matrix::{Answer, MatrixFile, Run};
+use kolumbo_case::{CASE_FORMAT_VERSION, CaseFile, Phase, Verdict, VerdictKind};
+use kolumbo_lab::folder::FolderWriter;
+use kolumbo_lab::matrix::drive::{Matrix, MatrixError, Options, Progress, Watcher};
+use kolumbo_lab::matrix::executor::{Ended, Executor, ExecutorError, Finished, Job};
+use kolumbo_lab::matrix::plan::{Request, Template, parse_axis};
+use kolumbo_lab::matrix::summary::probes;
+
+/// What a job does in place of booting.
+type Rule = dyn Fn(&Job) -> Ended;
+
+/// Ends every job at once, and counts how often each was started.
+struct Stub {
+    rule: Box<Rule>,
+    room: usize,
+    waiting: Vec<Job>,
+    started: Rc<RefCell<HashMap<String, u32>>>,
+}
+
+impl Stub {
+    fn new(rule: impl Fn(&Job) -> Ended + 'static) -> Stub {
+        Stub { rule: Box::new(rule), room: 64, waiting: Vec::new(), started: Rc::default() }
+    }
+}
+
+impl Executor for Stub {
+    fn has_room(&self, _: &Job) -> bool {
+        self.waiting.len() < self.room
+    }
+    fn start(&mut self, job: Job) -> Result<(), ExecutorError> {
+        *self.started.borrow_mut().entry(job.key.cell.clone()).or_default() += 1;
+        self.waiting.push(job);
+        Ok(())
+    }
+    fn wait(&mut self, _: Duration) -> Result<Vec<Finished>, ExecutorError> {
+        let jobs = std::mem::take(&mut self.waiting);
+        Ok(jobs.into_iter().map(|j| Finished { ended: (self.rule)(&j), key: j.key }).collect())
+    }
+    fn running(&self) -> usize {
+        self.waiting.len()
+    }
+    fn stop(&mut self) -> Vec<Finished> {
+        let jobs = std::mem::take(&mut self.waiting);
+        jobs.into_iter().map(|j| Finished { key: j.key, ended: Ended::Interrupted }).collect()
+    }
+}
+
+#[derive(Default)]
+struct Silent {
+    finished: usize,
+    /// Set after so many runs.
+    stop_after: Option<(usize, &'static AtomicBool)>,
+}
+
+impl Watcher for Silent {
+    fn finished(&mut self, _: &str, _: &Run, _: Progress) {
+        self.finished += 1;
+        if let Some((after, flag)) = self.stop_after
+            && self.finished >= after
+        {
+            flag.store(true, Ordering::Relaxed);
+        }
+    }
+    fn tick(&mut self, _: Progress) {}
+    fn note(&mut self, _: &str) {}
+}
+
+fn case(verdict: VerdictKind) -> CaseFile {
+    let outcome = Verdict {
+        verdict,
+        reason: "a stub".into(),
+        phase: Phase::Initcalls,
+        timed_out: false,
+        last_sign_of_life_ms: 1,
+        decided_ms: 2,
+        evidence: Vec::new(),
+    };
+    CaseFile {
+        case_version: CASE_FORMAT_VERSION,
+        state: CaseState::Done,
+        outcome: Some(outcome),
+        wall_ms: Some(5),
+        ..CaseFile::default()
+    }
+}
+
+fn ended(verdict: VerdictKind) -> Ended {
+    Ended::Case(Box::new(case(verdict)))
+}
+
+fn request(dir: &Path, axes: &[&str]) -> Request {
+    let kernel = dir.join("kernel");
+    std::fs::write(&kernel, "not a kernel").unwrap();
+    let base = Template { kernel: Some(kernel.display().to_string()), ..Template::default() };
+    let axes = axes.iter().map(|a| parse_axis(a).unwrap()).collect();
+    Request { base, axes, ..Request::default() }
+}
+
+fn options(repeat: u32) -> Options {
+    Options { repeat, confidence: 0.95, allow_splats: false, qemu: None, qemu_args: Vec::new() }
+}
+
+fn never() -> &'static AtomicBool {
+    Box::leak(Box::default())
+}
+
+fn is_sick(cell: &str) -> bool {
+    cell.starts_with("clang/") && !cell.contains("/1/") && cell.ends_with("/safe-ret")
+}
+
+fn mostly_healthy(job: &Job) -> Ended {
+    ended(if is_sick(&job.key.cell) { VerdictKind::HungBoot } else { VerdictKind::Booted })
+}
+
+const AXES: &[&str] = &["k=gcc:g,clang:c", "smp=1,2,4", "append=off:{k}a,ibpb:b,safe-ret:c"];
+
+/// Cells and bugs without what differs from run to run.
+fn table(matrix: &MatrixFile) -> Vec<String> {
+    let cells = matrix.cells.iter().map(|c| {
+        format!("{} {} {}/{}", c.name, c.answer.name(), c.counts.sick, c.counts.judged())
+    });
+    cells.chain(matrix.bugs.iter().map(|b| format!("{}: {}", b.signature, b.sentence))).collect()
+}
+
+#[test]
+fn a_table_is_run_once_and_says_its_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("m");
+    let mut matrix =
+        Matrix::begin(&out, request(dir.path(), AXES), options(1), dir.path()).unwrap();
+    let mut watcher = Silent::default();
+    assert!(matrix.drive(&mut Stub::new(mostly_healthy), never(), &mut watcher).unwrap());
+    let summary = matrix.summary().unwrap();
+    assert_eq!(summary.state, CaseState::Done);
+    assert_eq!(watcher.finished, 18);
+    assert_eq!(summary.bugs[0].sentence, "k = clang and smp ≥ 2 and safe-ret");
+    // Nothing is left for a second process, whatever it is asked to do.
+    let mut again = Matrix::resume(&out, dir.path()).unwrap();
+    let mut idle = Stub::new(|_| panic!("everything is done"));
+    assert!(again.drive(&mut idle, never(), &mut Silent::default()).unwrap());
+    assert_eq!(table(&again.summary().unwrap()), table(&summary));
+}
+
+#[test]
+fn our_own_failures_are_tried_again_and_never_count_as_sick() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("m");
+    let mut matrix =
+        Matrix::begin(&out, request(dir.path(), &["smp=1,2,3"]), options(1), dir.path()).unwrap();
+    let died = || Ended::Failed { reason: "QEMU died".into(), disk_full: false };
+    let mut stub = Stub::new(move |job| match (job.key.cell.as_str(), job.key.attempt) {
+        ("1", 1) | ("2", _) => died(),
+        ("3", 1) => ended(VerdictKind::CannotTell),
+        _ => ended(VerdictKind::Booted),
+    });
+    let started = Rc::clone(&stub.started);
+    assert!(matrix.drive(&mut stub, never(), &mut Silent::default()).unwrap());
+    let counts = |cell: &str| started.borrow().get(cell).copied();
+    assert_eq!((counts("1"), counts("2"), counts("3")), (Some(2), Some(3), Some(2)));
+    let summary = matrix.summary().unwrap();
+    let answers: Vec<Answer> = summary.cells.iter().map(|c| c.answer).collect();
+    assert_eq!(answers, [Answer::Healthy, Answer::Error, Answer::Healthy]);
+    assert!(summary.bugs.is_empty());
+    // A resumed matrix tries what was in error again, and only that.
+    let mut again = Matrix::resume(&out, dir.path()).unwrap();
+    let mut stub = Stub::new(|_| ended(VerdictKind::Booted));
+    let started = Rc::clone(&stub.started);
+    assert!(again.drive(&mut stub, never(), &mut Silent::default()).unwrap());
+    assert_eq!(started.borrow().len(), 1);
+    assert_eq!(again.summary().unwrap().cells[1].answer, Answer::Healthy);
+}
+
+#[test]
+fn an_interrupted_matrix_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("m");
+    let mut matrix =
+        Matrix::begin(&out, request(dir.path(), AXES), options(3), dir.path()).unwrap();
+    let flag = never();
+    let mut stub = Stub { room: 4, ..Stub::new(mostly_healthy) };
+    let mut watcher = Silent { stop_after: Some((10, flag)), ..Silent::default() };
+    assert!(!matrix.drive(&mut stub, flag, &mut watcher).unwrap());
+    drop(matrix);
+    let mut matrix = Matrix::resume(&out, dir.path()).unwrap();
+    let mut rest = Silent::default();
+    assert!(matrix.drive(&mut Stub::new(mostly_healthy), never(), &mut rest).unwrap());
+    assert_eq!(watcher.finished + rest.finished, 18 * 3, "none lost, none twice");
+}
+
+#[test]
+fn repeats_stop_once_the_answer_is_sure_and_flaky_cells_get_all_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("m");
+    let mut matrix =
+        Matrix::begin(&out, request(dir.path(), &["smp=1,2,4"]), options(40), dir.path()).unwrap();
+    let rule = |job: &Job| {
+        let sick = match job.key.cell.as_str() {
+            "1" => false,
+            "2" => job.key.repeat % 10 < 3,
+            _ => true,
+        };
+        ended(if sick { VerdictKind::HungBoot } else { VerdictKind::Booted })
+    };
+    let mut stub = Stub { room: 2, ..Stub::new(rule) };
+    assert!(matrix.drive(&mut stub, never(), &mut Silent::default()).unwrap());
+    let summary = matrix.summary().unwrap();
+    let judged: Vec<u32> = summary.cells.iter().map(|c| c.counts.judged()).collect();
+    assert_eq!(judged[1], 40);
+    // Twelve settle it at 95%; one more may have been under way.
+    assert!((12..=13).contains(&judged[0]) && (12..=13).contains(&judged[2]), "{judged:?}");
+}
+
+#[test]
+fn a_kernel_that_changed_or_vanished_is_not_mixed_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("m");
+    let request = request(dir.path(), &["smp=1,2"]);
+    drop(Matrix::begin(&out, request.clone(), options(1), dir.path()).unwrap());
+    let kernel = dir.path().join("kernel");
+    std::fs::write(&kernel, "another").unwrap();
+    let error = Matrix::resume(&out, dir.path()).unwrap_err();
+    assert!(matches!(error, MatrixError::Identity(_)), "{error}");
+    assert!(error.to_string().contains("has changed since"), "{error}");
+    std::fs::remove_file(&kernel).unwrap();
+    let error = Matrix::resume(&out, dir.path()).unwrap_err();
+    assert!(error.to_string().contains("kernel"), "{error}");
+    // Nothing was lost: with the old file back it goes on.
+    std::fs::write(&kernel, "not a kernel").unwrap();
+    let matrix = Matrix::resume(&out, dir.path()).unwrap();
+    assert!(matrix.must_be(&request).is_ok());
+    let mut other = request;
+    other.base.smp = Some("9".into());
+    assert!(matches!(matrix.must_be(&other), Err(MatrixError::Other { .. })));
+}
+
+#[test]
+fn a_case_that_was_finished_by_the_dead_is_taken_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("m");
+    let mut matrix =
+        Matrix::begin(&out, request(dir.path(), &["smp=1,2"]), options(1), dir.path()).unwrap();
+    // One whole case and half of one stand there; the claims were lost with the power.
+    FolderWriter::create(&out.join("cells/1/1-1"), &case(VerdictKind::Panicked)).unwrap();
+    let half = CaseFile { state: CaseState::Running, outcome: None, ..case(VerdictKind::Booted) };
+    FolderWriter::create(&out.join("cells/2/1-1"), &half).unwrap();
+    let mut stub = Stub::new(|job| {
+        assert_eq!(job.key.cell, "2", "the other one is whole");
+        assert!(!job.out.exists(), "what is left of it is in the way");
+        ended(VerdictKind::Booted)
+    });
+    assert!(matrix.drive(&mut stub, never(), &mut Silent::default()).unwrap());
+    let summary = matrix.summary().unwrap();
+    assert_eq!(summary.cells[0].runs[0].verdict, Some(VerdictKind::Panicked));
+    assert_eq!(summary.cells[1].runs.len(), 1);
+}
+
+#[test]
+fn a_full_disk_ends_the_run_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("m");
+    let mut matrix =
+        Matrix::begin(&out, request(dir.path(), &["smp=1,2,3,4"]), options(1), dir.path()).unwrap();
+    let rule = |job: &Job| match job.key.cell.as_str() {
+        "2" => Ended::Failed { reason: "console.log".into(), disk_full: true },
+        _ => ended(VerdictKind::Booted),
+    };
+    let mut stub = Stub { room: 1, ..Stub::new(rule) };
+    let error = matrix.drive(&mut stub, never(), &mut Silent::default()).unwrap_err();
+    assert!(matches!(error, MatrixError::DiskFull { .. }), "{error}");
+    drop(matrix);
+    let mut matrix = Matrix::resume(&out, dir.path()).unwrap();
+    let mut stub = Stub::new(|_| ended(VerdictKind::Booted));
+    assert!(matrix.drive(&mut stub, never(), &mut Silent::default()).unwrap());
+    let summary = matrix.summary().unwrap();
+    assert!(summary.cells.iter().all(|c| c.counts.healthy == 1 && c.counts.errors == 0));
+}
+
+#[test]
+fn what_the_table_leaves_open_is_tested_further() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("m");
+    let mut matrix =
+        Matrix::begin(&out, request(dir.path(), &["smp=1,16"]), options(1), dir.path()).unwrap();
+    let rule = |job: &Job| {
+        let smp: u32 = job.key.cell.parse().unwrap();
+        ended(if smp >= 5 { VerdictKind::HungBoot } else { VerdictKind::Booted })
+    };
+    let mut boots = 0;
+    loop {
+        let mut watcher = Silent::default();
+        assert!(matrix.drive(&mut Stub::new(rule), never(), &mut watcher).unwrap());
+        boots += watcher.finished;
+        let open = probes(&matrix.summary().unwrap(), 4);
+        if open.is_empty() {
+            break;
+        }
+        matrix.extend(&open).unwrap();
+    }
+    assert_eq!(matrix.summary().unwrap().bugs[0].sentence, "smp ≥ 5");
+    assert_eq!(boots, 2 + 4, "bisection: 8, 4, 6, 5");
+    // The description of the user is still this matrix.
+    let matrix = Matrix::resume(&out, dir.path()).unwrap();
+    assert!(matrix.must_be(&request(dir.path(), &["smp=1,16"])).is_ok());
+}
+
+/// Runs, is interrupted in the middle, resumes and sums up tables of growing size. Prints time and
+/// memory; the hundred thousand cells belong to the long runs.
+#[test]
+fn large_tables() {
+    let largest = if std::env::var_os("KOLUMBO_SOAK").is_some() { 100_000 } else { 1_000 };
+    for cells in [1_000usize, 10_000, 100_000].into_iter().filter(|n| *n <= largest) {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("m");
+        let numbers = |n: usize| (0..n).map(|i| i.to_string()).collect::<Vec<_>>().join(",");
+        let axes = [format!("a={}", numbers(cells / 100)), format!("b={}", numbers(100))];
+        let mut request = request(dir.path(), &[&axes[0], &axes[1]]);
+        request.base.append = vec!["a={a} b={b}".into()];
+        let begin = Instant::now();
+        let mut matrix = Matrix::begin(&out, request, options(1), dir.path()).unwrap();
+        let rule = |job: &Job| {
+            let sick = job.key.cell.ends_with("/7");
+            ended(if sick { VerdictKind::HungBoot } else { VerdictKind::Booted })
+        };
+        let flag = never();
+        let mut first = Silent { stop_after: Some((cells / 2, flag)), ..Silent::default() };
+        assert!(!matrix.drive(&mut Stub::new(rule), flag, &mut first).unwrap());
+        drop(matrix);
+        let mut matrix = Matrix::resume(&out, dir.path()).unwrap();
+        let mut second = Silent::default();
+        assert!(matrix.drive(&mut Stub::new(rule), never(), &mut second).unwrap());
+        assert_eq!(first.finished + second.finished, cells);
+        let ran = begin.elapsed();
+        let summary = matrix.summary().unwrap();
+        assert_eq!(summary.bugs[0].sentence, "b = 7");
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let peak = status.lines().find(|l| l.starts_with("VmHWM")).unwrap_or_default();
+        println!(
+            "{cells} cells: run and resumed in {:.2} s, summed up in {:.2} s, {peak}",
+            ran.as_secs_f64(),
+            (begin.elapsed() - ran).as_secs_f64()
+        );
+    }
+}
