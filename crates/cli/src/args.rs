@@ -23,6 +23,9 @@ pub(crate) enum Command {
     Boot(Box<BootArgs>),
     /// Check a vmlinux, modules or objects for broken register contracts: who relies on what, and who breaks it
     Check(Box<crate::check::CheckArgs>),
+    /// Boot a table of conditions in parallel and say the smallest condition under which it fails
+    #[command(after_long_help = MATRIX_CODES)]
+    Matrix(Box<crate::matrix::args::MatrixArgs>),
     /// Render a case folder again
     Show(ShowArgs),
     /// Read a console log, a dmesg, a journal or a mail: crashes, registers, stacks, boots
@@ -43,6 +46,14 @@ pub(crate) enum Command {
         shell: clap_complete::Shell,
     },
 }
+
+/// Exit codes of `kolumbo matrix`, as they stand in its help.
+const MATRIX_CODES: &str = "Exit codes:
+    0  Every cell is as expected (healthy, where nothing else is).
+    1  A cell is not as expected.
+    2  The command line or the TOML file was not understood.
+  125  A cell could not be judged, or kolumbo itself failed.
+";
 
 /// Arguments of `kolumbo boot`.
 #[derive(Debug, Args)]

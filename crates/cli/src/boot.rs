@@ -95,11 +95,16 @@ fn explain(case: &mut CaseFile, folder: &Path, cache: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether the environment has nothing against colours.
+pub(crate) fn colours_are_welcome() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+        && std::env::var_os("TERM").is_some_and(|t| t != "dumb")
+}
+
 /// The report with its first word, the verdict, in colour where colours are welcome
 /// (<https://no-color.org>).
 fn coloured(report: &str, case: &CaseFile) -> String {
-    let unwelcome = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
-        || std::env::var_os("TERM").is_none_or(|t| t == "dumb");
+    let unwelcome = !colours_are_welcome();
     let (Some(verdict), false) = (&case.outcome, unwelcome) else { return report.to_owned() };
     if !std::io::stdout().is_terminal() {
         return report.to_owned();
@@ -183,9 +188,14 @@ fn default_folder(kernel: &str) -> Result<PathBuf> {
     let name = Path::new(kernel).file_name().unwrap_or_default().to_string_lossy();
     let name: String =
         name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).take(60).collect();
+    new_folder("cases", &name)
+}
+
+/// A new name below the state folder.
+pub(crate) fn new_folder(kind: &str, name: &str) -> Result<PathBuf> {
     let time = inputs::rfc3339(SystemTime::now()).replace(':', "");
     let name = format!("{time}-{name}-{}", std::process::id());
-    Ok(xdg("XDG_STATE_HOME", ".local/state")?.join("cases").join(name))
+    Ok(xdg("XDG_STATE_HOME", ".local/state")?.join(kind).join(name))
 }
 
 /// What a person or a pipe gets to see while the guest runs.

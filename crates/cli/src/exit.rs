@@ -7,7 +7,7 @@ use kolumbo_case::verdict::{EXIT_CANNOT_TELL, EXIT_USAGE};
 use kolumbo_case::{CaseFile, VerdictKind};
 
 use crate::args::{Cli, Command};
-use crate::{boot, check, explain, host, manual, read, show};
+use crate::{boot, check, explain, host, manual, matrix, read, show};
 
 /// The guest booted, but what it was asked to do there failed.
 const EXIT_JOB_FAILED: u8 = 1;
@@ -15,12 +15,19 @@ const EXIT_JOB_FAILED: u8 = 1;
 /// A check found broken contracts.
 const EXIT_FINDINGS: u8 = 1;
 
+/// A matrix has a cell that is not as expected.
+const EXIT_UNEXPECTED: u8 = 1;
+
 /// What a command came to.
 pub(crate) enum Outcome {
     /// It did what it was asked to.
     Done,
     /// An image has broken contracts.
     Findings,
+    /// A cell of a matrix is not as expected.
+    Unexpected,
+    /// A cell of a matrix could not be judged.
+    Unknown,
     /// It was asked for something that does not make sense.
     Usage,
     /// A guest was judged. `allow_splats` takes a boot with splats for a success.
@@ -38,6 +45,8 @@ impl Outcome {
         match self {
             Outcome::Done => 0,
             Outcome::Findings => EXIT_FINDINGS,
+            Outcome::Unexpected => EXIT_UNEXPECTED,
+            Outcome::Unknown => EXIT_CANNOT_TELL,
             Outcome::Usage => EXIT_USAGE,
             Outcome::Judged { verdict, jobs_failed, allow_splats } => match verdict {
                 VerdictKind::Booted if *jobs_failed => EXIT_JOB_FAILED,
@@ -54,6 +63,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Boot(args) => boot::run(*args),
         Command::Check(args) => check::run(&args),
+        Command::Matrix(args) => matrix::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Read(args) => read::run(&args),
         Command::Explain(args) => explain::run(&args),

@@ -10,6 +10,7 @@ mod explain_case;
 mod host;
 mod maintainers;
 mod manual;
+mod matrix;
 mod read;
 mod show;
 

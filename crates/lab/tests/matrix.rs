@@ -127,9 +127,10 @@ const AXES: &[&str] = &["k=gcc:g,clang:c", "smp=1,2,4", "append=off:{k}a,ibpb:b,
 
 /// Cells and bugs without what differs from run to run.
 fn table(matrix: &MatrixFile) -> Vec<String> {
-    let cells = matrix.cells.iter().map(|c| {
-        format!("{} {} {}/{}", c.name, c.answer.name(), c.counts.sick, c.counts.judged())
-    });
+    let cells = matrix
+        .cells
+        .iter()
+        .map(|c| format!("{} {} {}/{}", c.name, c.answer.name(), c.counts.sick, c.counts.judged()));
     cells.chain(matrix.bugs.iter().map(|b| format!("{}: {}", b.signature, b.sentence))).collect()
 }
 

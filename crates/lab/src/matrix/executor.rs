@@ -274,7 +274,8 @@ mod tests {
         Job {
             key: RunKey { cell: cell.into(), repeat: 1, attempt: 1 },
             request: boot::Request { spec, ..boot::Request::default() },
-            out: tempfile::tempdir().unwrap().keep(),
+            out: std::env::temp_dir()
+                .join(format!("kolumbo-executor-{}-{cell}", std::process::id())),
         }
     }
 

@@ -32,7 +32,9 @@ fn relation(axis: &Axis, allowed: &[bool]) -> Relation {
         if contiguous && *last as usize == allowed.len() - 1 {
             return Relation::AtLeast { value: *first };
         }
-        if contiguous && *first == 0 {
+        // "smp ≤ 1" would be one CPU said in a long way.
+        let is_one = first == last && axis.values[0].value == "1";
+        if contiguous && *first == 0 && !is_one {
             return Relation::AtMost { value: *last };
         }
     }
@@ -115,6 +117,7 @@ mod tests {
         );
         assert_eq!(text([all[0], &[true, true, false], all[2], all[3]]), "smp ≤ 2");
         assert_eq!(text([all[0], &[false, true, false], all[2], all[3]]), "smp = 2");
+        assert_eq!(text([all[0], &[true, false, false], all[2], all[3]]), "smp = 1");
         assert_eq!(text([all[0], all[1], &[false, true, true], all[3]]), "append not off");
         assert_eq!(text([all[0], all[1], &[true, false, true], all[3]]), "not ibpb");
         assert_eq!(text([all[0], all[1], all[2], &[true, false]]), "fs = ext4");
