@@ -1,10 +1,11 @@
 #!/bin/sh
 # Fetches the Debian cloud kernel that the tests and the demo boot, and prints its folder.
 #
-#   scripts/kernel.sh [image|package|debug|scripts]
+#   scripts/kernel.sh [image|package|debug|other|scripts]
 #
 # image    (default) the unpacked package: FOLDER/boot/vmlinuz-RELEASE and what lies beside it
 # package  the package itself, as a .deb
+# other    another release, for tests that compare two: the newest of the archive's that is not this one
 # debug    as image, with the debug vmlinux below FOLDER/usr/lib/debug
 # scripts  scripts/faddr2line and scripts/decode_stacktrace.sh of Linux, which tests and benches are
 #          held against; prints the folder that has them below scripts/
@@ -69,8 +70,18 @@ scripts)
     echo "$tree"
     exit
     ;;
+other)
+    release=$(apt-cache search --names-only '^linux-image-[0-9.]*-[0-9]*-cloud-amd64$' | cut -d ' ' -f 1 |
+        sed 's/linux-image-//' | grep -vxF "$release" | sort -V | tail -n 1)
+    [ -n "$release" ] || { echo "the archive has no second linux-image-*-cloud-amd64" >&2; exit 1; }
+    # What was fetched before is good enough.
+    have=$(ls -d "$cache"/other-kernels/*/ 2>/dev/null | head -n 1 || true)
+    [ -z "$have" ] || { echo "${have%/}"; exit; }
+    folder=$cache/other-kernels/$release
+    unpack "linux-image-$release" "boot/vmlinuz-$release"
+    ;;
 *)
-    echo "usage: scripts/kernel.sh [image|package|debug|scripts]" >&2
+    echo "usage: scripts/kernel.sh [image|package|debug|other|scripts]" >&2
     exit 2
     ;;
 esac

@@ -16,6 +16,7 @@ use kolumbo_case::MatrixFile;
 use kolumbo_case::matrix::Answer;
 use kolumbo_lab::matrix::drive::{Matrix, MatrixError};
 use kolumbo_lab::matrix::executor::{Executor, Local, Room};
+use kolumbo_lab::matrix::slurm::Slurm;
 use kolumbo_lab::matrix::summary::probes;
 use kolumbo_report::matrix as report;
 use kolumbo_report::matrix::text::Style;
@@ -152,13 +153,22 @@ fn drive(
     Ok(true)
 }
 
-fn executor(args: &MatrixArgs, _matrix: &Matrix) -> Result<Box<dyn Executor>> {
+fn executor(args: &MatrixArgs, matrix: &Matrix) -> Result<Box<dyn Executor>> {
     match args.executor {
         ExecutorName::Local => {
             let room = args.jobs.map_or_else(Room::of_host, |n| Room::Guests(n as usize));
             Ok(Box::new(Local::new(room)))
         }
-        ExecutorName::Slurm => anyhow::bail!("not yet"),
+        ExecutorName::Slurm => {
+            let further = match &args.sbatch_opts {
+                Some(text) => shlex::split(text)
+                    .with_context(|| format!("cannot split --sbatch-opts '{text}'"))?,
+                None => Vec::new(),
+            };
+            let program = std::env::current_exe().context("cannot find the path of kolumbo")?;
+            let dir = matrix.dir().join("slurm");
+            Ok(Box::new(Slurm::new(&dir, &program, further, args.jobs)))
+        }
     }
 }
 
@@ -180,6 +190,9 @@ fn write_reports(
     }
     if let Some(path) = &args.kcidb {
         write(path, &|out| report::kcidb::write(matrix, &args.kcidb_origin, details, out))?;
+    }
+    if let Some(path) = &args.html {
+        write(path, &|out| report::html::html(matrix, details, out))?;
     }
     Ok(())
 }

@@ -295,7 +295,9 @@ impl Matrix {
         interrupted: &AtomicBool,
         watcher: &mut dyn Watcher,
     ) -> Result<bool, MatrixError> {
-        self.choose_accel(watcher);
+        if executor.is_here() {
+            self.choose_accel(watcher);
+        }
         let mut drive = Drive::new(self);
         loop {
             drive.take_over_orphans(self)?;

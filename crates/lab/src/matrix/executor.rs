@@ -85,6 +85,10 @@ pub trait Executor {
     fn start(&mut self, job: Job) -> Result<(), ExecutorError>;
     /// What ended; waits at most `longest` for the first.
     fn wait(&mut self, longest: Duration) -> Result<Vec<Finished>, ExecutorError>;
+    /// Whether boots run on this host, so that what is found out here holds for them.
+    fn is_here(&self) -> bool {
+        true
+    }
     /// Number of jobs that were taken and have not ended.
     fn running(&self) -> usize;
     /// Ends every job and gives back what became of them.

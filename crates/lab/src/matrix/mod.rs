@@ -14,6 +14,7 @@ pub mod interval;
 pub mod plan;
 pub mod shrink;
 pub mod signature;
+pub mod slurm;
 pub mod store;
 pub mod summary;
 pub mod words;

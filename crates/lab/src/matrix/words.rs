@@ -93,7 +93,11 @@ mod tests {
     fn axis(name: &str, ordered: bool, labels: &[&str]) -> Axis {
         let values = labels
             .iter()
-            .map(|l| AxisValue { label: (*l).to_owned(), ..AxisValue::default() })
+            .map(|l| AxisValue {
+                label: (*l).to_owned(),
+                value: (*l).to_owned(),
+                ..AxisValue::default()
+            })
             .collect();
         Axis { name: name.to_owned(), ordered, values }
     }
