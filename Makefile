@@ -2,7 +2,7 @@
 # with apt; elsewhere they say which package is missing.
 
 TEST_PACKAGES = qemu-system-x86 busybox-static linux-headers-cloud-amd64 gcc make binutils \
-	xz-utils zstd bzip2 lz4 lzop cpio
+	xz-utils zstd bzip2 lz4 lzop cpio slurmctld slurmd slurm-client munge
 BENCH_PACKAGES = $(TEST_PACKAGES) grep
 
 all: build
@@ -22,6 +22,7 @@ demo: toolchain
 test: toolchain
 	@scripts/need.sh $(TEST_PACKAGES)
 	@scripts/kernel.sh debug >/dev/null
+	@scripts/kernel.sh other >/dev/null
 	cargo test --workspace
 
 lint: toolchain
@@ -34,6 +35,7 @@ lint: toolchain
 soak: toolchain
 	@scripts/need.sh $(TEST_PACKAGES)
 	@scripts/kernel.sh debug >/dev/null
+	@scripts/kernel.sh other >/dev/null
 	KOLUMBO_GUESTS=all KOLUMBO_SOAK=1 cargo test --release -p kolumbo -- --nocapture --test-threads 1
 
 # One ratio a line, with the command it was measured against.

@@ -7,3 +7,4 @@ vmlinux=$(ls "$debug"/usr/lib/debug/boot/vmlinux-* "$debug"/usr/lib/debug/lib/mo
 benches/watching.sh
 benches/read.sh target/release/examples/read
 cargo bench -q -p kolumbo-vmlinux --bench trace -- "$vmlinux"
+benches/matrix.sh

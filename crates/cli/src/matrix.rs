@@ -192,7 +192,7 @@ fn write_reports(
         write(path, &|out| report::kcidb::write(matrix, &args.kcidb_origin, details, out))?;
     }
     if let Some(path) = &args.html {
-        write(path, &|out| report::html::html(matrix, details, out))?;
+        write(path, &|out| report::html::write(matrix, details, out))?;
     }
     Ok(())
 }

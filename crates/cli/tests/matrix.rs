@@ -153,8 +153,19 @@ fn a_sickness_that_strikes_now_and_then_has_a_rate() {
     let out = home.path().join("out").display().to_string();
     let (kernel, exec) = (kernel.display().to_string(), format!("exec=x:\"{exec}\""));
     let arguments = [
-        "-k", &kernel, "-m", "256m", "--axis", "smp=1,2,4", "--axis",
-        "append=off:mode=off,safe-ret:mode=safe-ret", "--axis", &exec, "--repeat", "20", "--out",
+        "-k",
+        &kernel,
+        "-m",
+        "256m",
+        "--axis",
+        "smp=1,2,4",
+        "--axis",
+        "append=off:mode=off,safe-ret:mode=safe-ret",
+        "--axis",
+        &exec,
+        "--repeat",
+        "20",
+        "--out",
         &out,
     ];
     let (output, table) = run(matrix(home.path(), &arguments));

@@ -49,6 +49,8 @@ pub(crate) fn kolumbo(home: &Path) -> Command {
     command
 }
 
+// Each test program has a copy of this module and uses what it needs.
+#[allow(dead_code)]
 /// Runs `kolumbo boot KERNEL --json` with more arguments; gives the output and the case.
 pub(crate) fn boot(home: &Path, kernel: &Path, arguments: &[&str]) -> (Output, serde_json::Value) {
     let output = kolumbo(home)
