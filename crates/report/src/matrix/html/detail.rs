@@ -23,8 +23,8 @@ pub const EMBEDDED: usize = 24 << 20;
 pub const HEALTHY: usize = 6 << 20;
 /// Bytes of one console.
 pub const CONSOLE: usize = 256 << 10;
-/// Runs whose folders are opened for one page.
-const OPENED: usize = 4_000;
+/// Runs whose folders are opened for one page: ill ones, and healthy ones.
+const OPENED: [usize; 2] = [3_000, 500];
 /// Runs that were too large for what was left, after which no smaller one is looked for.
 const MISFITS: usize = 8;
 /// Pieces of evidence of one run.
@@ -48,12 +48,14 @@ pub(super) fn collect(matrix: &MatrixFile, details: &dyn Details) -> io::Result<
     let mut embedded = Embedded::default();
     let (ill, healthy) = wanted(matrix);
     let mut used = 0;
-    let mut opened = 0;
-    for (runs, most) in [(ill, EMBEDDED), (healthy, HEALTHY)] {
+    for (runs, most, folders) in
+        [(ill, EMBEDDED - HEALTHY, OPENED[0]), (healthy, HEALTHY, OPENED[1])]
+    {
+        let mut opened = 0;
         let limit = (used + most).min(EMBEDDED);
         let mut misfits = 0;
         for (place, &(cell, run)) in runs.iter().enumerate() {
-            if opened == OPENED || misfits == MISFITS || limit.saturating_sub(used) < 1 << 10 {
+            if opened == folders || misfits == MISFITS || limit.saturating_sub(used) < 1 << 10 {
                 embedded.left_out += runs.len() - place;
                 break;
             }

@@ -418,6 +418,11 @@ const PlainMap = (() => {
       }
       draw();
     },
-    print(on) { whole = on && M.cells.length <= PRINTED; draw(); },
+    print(on) {
+      whole = on && M.cells.length <= PRINTED;
+      // What does not fit on a sheet in its natural size is made smaller.
+      plane.style.zoom = whole ? Math.min(1, 700 / plane.offsetWidth) : '';
+      draw();
+    },
   };
 })();

@@ -42,7 +42,8 @@ const Panel = (() => {
   }
 
   function command(cell) {
-    if (!cell.command || cell.command < 0) return null;
+    if (cell.command < 0) return el('p', { class: 'note' }, 'The command of this cell is not in this file.');
+    if (!M.text(cell.command)) return null;
     const code = el('code', {}, M.text(cell.command));
     const button = el('button', { type: 'button', onclick: async () => {
       try {
