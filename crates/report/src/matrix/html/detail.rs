@@ -51,15 +51,13 @@ pub(super) fn collect(matrix: &MatrixFile, details: &dyn Details) -> io::Result<
     for (runs, most, folders) in
         [(ill, EMBEDDED - HEALTHY, OPENED[0]), (healthy, HEALTHY, OPENED[1])]
     {
-        let mut opened = 0;
         let limit = (used + most).min(EMBEDDED);
         let mut misfits = 0;
         for (place, &(cell, run)) in runs.iter().enumerate() {
-            if opened == folders || misfits == MISFITS || limit.saturating_sub(used) < 1 << 10 {
+            if place == folders || misfits == MISFITS || limit.saturating_sub(used) < 1 << 10 {
                 embedded.left_out += runs.len() - place;
                 break;
             }
-            opened += 1;
             let Some(value) = block(details, cell, run) else { continue };
             let mut bytes = Vec::new();
             to_script(&mut bytes, &value)?;
