@@ -375,7 +375,7 @@ pub enum DetailKind {
     Shadow,
     /// The page that the address belongs to.
     Page,
-    /// A data race: `access`, `address`, `size`, `task`, `cpu` of one side.
+    /// A data race: `access`, `address`, `size`, `task`, `cpu` of one side; `old` and `new` value.
     Race,
     /// A chain of lock dependencies, or the locks that are involved.
     LockChain,
@@ -391,7 +391,7 @@ pub enum DetailKind {
     UndefinedBehaviour,
     /// Where a warning or a BUG stands in the source: `file`, `line`.
     Place,
-    /// An address that could not be accessed: `address`, `error_code`, `access`.
+    /// An address that could not be accessed: `address`, `error_code`, `access`, `esr`.
     Fault,
     /// `PGD ... P4D ...`, or the page table walk of another architecture.
     PageTable,

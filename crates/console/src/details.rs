@@ -52,6 +52,35 @@ static RULES: &[(&str, DetailKind, &str)] = &[
         DetailKind::Race,
         "",
     ),
+    (r"^value changed: (?P<old>0x[0-9a-f]+) -> (?P<new>0x[0-9a-f]+)", DetailKind::Race, ""),
+    // mm/kfence/report.c
+    (
+        r"^(?P<access>(?:Out-of-bounds|Use-after-free|Invalid) (?:read|write|free)|Invalid free of|Corrupted memory) (?:at |of )?(?P<address>0x[0-9a-f]+)",
+        DetailKind::MemoryAccess,
+        "",
+    ),
+    (
+        r"^kfence-#\d+ \[(?P<object>0x[0-9a-f]+)-0x[0-9a-f]+, size=(?P<size>\d+), cache=(?P<cache>[^\]]+)\]",
+        DetailKind::MemoryObject,
+        "",
+    ),
+    (
+        r"^kfence-#\d+: (?P<object>0x[0-9a-f]+)-0x[0-9a-f]+, size=(?P<size>\d+), cache=(?P<cache>\S+)",
+        DetailKind::MemoryObject,
+        "",
+    ),
+    // mm/kmsan/report.c
+    (
+        r"^Bytes? (?P<bytes>[0-9-]+) of (?P<size>\d+) (?:is|are) uninitialized",
+        DetailKind::MemoryAccess,
+        "",
+    ),
+    (
+        r"^Memory access of size (?P<size>\d+) starts at (?P<address>[0-9a-f]+)",
+        DetailKind::MemoryAccess,
+        "",
+    ),
+    (r"^Local variable (?P<variable>.+?) created at:", DetailKind::MemoryObject, ""),
     (r"^Chain exists of:", DetailKind::LockChain, r"-->"),
     (r"^-> #\d+ ", DetailKind::LockChain, ""),
     (
@@ -97,7 +126,21 @@ static RULES: &[(&str, DetailKind, &str)] = &[
     (
         r"(?:BUG: unable to handle|BUG: kernel NULL|Unable to handle).*?(?:at|address:|address) (?:virtual address )?(?P<address>(?:0x)?[0-9a-f]{8,16})",
         DetailKind::Fault,
-        r"^#PF|^Mem abort|^ESR|^EC =",
+        r"^Mem abort",
+    ),
+    (
+        r"^#PF: (?P<mode>supervisor|user) (?P<access>read|write|instruction fetch)",
+        DetailKind::Fault,
+        "",
+    ),
+    (r"^#PF: error_code\((?P<error_code>0x[0-9a-f]+)\)", DetailKind::Fault, ""),
+    // arch/arm64/mm/fault.c: the syndrome register; the fault address is that of the headline.
+    (r"^ESR = (?P<esr>0x[0-9a-f]+)", DetailKind::Fault, r"^EC =|^SET =|^EA =|^FSC ="),
+    (r"^Internal error: .*: (?P<esr>[0-9a-f]{8,16}) \[#", DetailKind::Fault, ""),
+    (
+        r"^Unhandled fault: .* \((?P<error_code>0x[0-9a-f]+)\) at (?P<address>0x[0-9a-f]+)",
+        DetailKind::Fault,
+        "",
     ),
     (r"probably for non-canonical address (?P<address>0x[0-9a-f]+)", DetailKind::Fault, ""),
     (r"^PGD (?P<pgd>[0-9a-f]+)", DetailKind::PageTable, r"^(?:P4D|PUD|PMD|PTE)"),
@@ -154,5 +197,90 @@ pub(crate) fn fill(report: &mut CrashReport, text: &Text, lines: &[usize]) {
             }
             _ => more = None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(lines: &str) -> Vec<(DetailKind, String)> {
+        let text = crate::text::split(lines.as_bytes(), 0, 0, false);
+        let all: Vec<usize> = (0..text.lines.len()).collect();
+        let mut report = CrashReport::default();
+        fill(&mut report, &text, &all);
+        let values = |d: &Detail| {
+            d.values.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
+        };
+        report.details.iter().map(|d| (d.kind, values(d))).collect()
+    }
+
+    #[test]
+    fn what_checkers_say() {
+        for (line, kind, values) in [
+            (
+                "Read of size 8 at addr ffff8801 by task a/1",
+                DetailKind::MemoryAccess,
+                "access=Read address=ffff8801 size=8 task=a/1",
+            ),
+            (
+                "Out-of-bounds read at 0xffff8c2aae231fff (1B left of kfence-#24):",
+                DetailKind::MemoryAccess,
+                "access=Out-of-bounds read address=0xffff8c2aae231fff",
+            ),
+            (
+                "Corrupted memory at 0xffff8c2aae2b2ff9 [ 0xac . ] (in kfence-#88):",
+                DetailKind::MemoryAccess,
+                "access=Corrupted memory address=0xffff8c2aae2b2ff9",
+            ),
+            (
+                "kfence-#24 [0xffff8c2aae232000-0xffff8c2aae23201f, size=32, cache=kmalloc-32] allocated by task 110:",
+                DetailKind::MemoryObject,
+                "cache=kmalloc-32 object=0xffff8c2aae232000 size=32",
+            ),
+            ("Bytes 4-7 of 18 are uninitialized", DetailKind::MemoryAccess, "bytes=4-7 size=18"),
+            (
+                "Memory access of size 18 starts at ffff888090c4fe00",
+                DetailKind::MemoryAccess,
+                "address=ffff888090c4fe00 size=18",
+            ),
+            ("Local variable buf created at:", DetailKind::MemoryObject, "variable=buf"),
+            (
+                "value changed: 0x00000000 -> 0x00000001",
+                DetailKind::Race,
+                "new=0x00000001 old=0x00000000",
+            ),
+            (
+                "#PF: supervisor write access in kernel mode",
+                DetailKind::Fault,
+                "access=write mode=supervisor",
+            ),
+            ("#PF: error_code(0x0002) - not-present page", DetailKind::Fault, "error_code=0x0002"),
+            ("  ESR = 0x0000000096000005", DetailKind::Fault, "esr=0x0000000096000005"),
+            (
+                "Internal error: Oops: 0000000096000005 [#1] PREEMPT SMP",
+                DetailKind::Fault,
+                "esr=0000000096000005",
+            ),
+            (
+                "Unhandled fault: page domain fault (0x01b) at 0x00000e30",
+                DetailKind::Fault,
+                "address=0x00000e30 error_code=0x01b",
+            ),
+            ("2 locks held by a/1:", DetailKind::LocksHeld, "task=a/1"),
+            (
+                "INFO: task a b:12 blocked for more than 120 seconds.",
+                DetailKind::HungTask,
+                "pid=12 seconds=120 task=a b",
+            ),
+            (
+                "(detected by 1, t=147019 jiffies, g=-1003, q=2 ncpus=2)",
+                DetailKind::RcuStall,
+                "detected_by=1 grace_period=-1003 jiffies=147019",
+            ),
+        ] {
+            assert_eq!(found(line), [(kind, values.to_owned())], "{line}");
+        }
+        assert!(found("nothing of the kind").is_empty());
     }
 }

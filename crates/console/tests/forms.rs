@@ -59,6 +59,12 @@ fn check(result: &ReadResult, placed: bool) {
     ] {
         assert_eq!(report.registers.get(name), value, "{name}");
     }
+    let details: Vec<_> = report.details.iter().flat_map(|d| &d.values).collect();
+    for (name, value) in
+        [("access", "write"), ("error_code", "0x0002"), ("address", "0000000000000008")]
+    {
+        assert!(details.iter().any(|(n, v)| *n == name && *v == value), "{name}");
+    }
     let code = report.code_bytes.as_ref().expect("Code:");
     assert_eq!((code.bytes.len(), code.trap), (64, Some(42)));
     let trace = &report.traces[0];
