@@ -74,6 +74,60 @@ pub fn blame(program: &Program<'_, '_>, entry: u64, lost: Parts) -> Option<Blame
     }
 }
 
+/// What the code of a function writes, and what the code writes that it calls, but not what it jumps to.
+#[must_use]
+pub fn own_writes(program: &Program<'_, '_>, function: &Function) -> Parts {
+    let own =
+        function.body.effects.iter().fold(Parts::EMPTY, |set, effects| set | effects.may_write());
+    let called = function.body.blocks.iter().filter_map(|block| match block.ending {
+        Ending::Calls(callee) => {
+            Some(program.function(program.target_of(callee)?)?.summary.destroys)
+        }
+        _ => None,
+    });
+    called.fold(own, |set, destroys| set | destroys) - Parts::general(4)
+}
+
+/// The instruction to blame among those that [`own_writes`] counts.
+#[must_use]
+pub fn own_blame(program: &Program<'_, '_>, entry: u64, lost: Parts) -> Blame {
+    let called = program.function(entry).into_iter().flat_map(|function| {
+        let callees = function.body.blocks.iter().filter_map(|block| match block.ending {
+            Ending::Calls(callee) => program.function(program.target_of(callee)?),
+            _ => None,
+        });
+        std::iter::once(function).chain(callees)
+    });
+    let instruction = called
+        .filter_map(|function| last_writer(function, lost))
+        .map(Instruction::ip)
+        .next()
+        .unwrap_or(entry);
+    Blame { function: entry, instruction, path: vec![entry] }
+}
+
+/// What is destroyed at the exits at which the stack was understood.
+#[must_use]
+pub fn understood_destroys(program: &Program<'_, '_>, function: &Function) -> Parts {
+    let exits = exits(&function.body, program, &mut Workspace::default()).exits;
+    let understood = exits.iter().filter(|exit| {
+        let ending = function.body.blocks[exit.block].ending;
+        exit.depth == Some(0) && !matches!(ending, Ending::TailCalls(Callee::Unknown))
+    });
+    understood.fold(Parts::EMPTY, |set, exit| set | exit.destroys)
+}
+
+/// Whether somebody who is called destroys one of the saved registers, and not the function itself.
+#[must_use]
+pub fn handed_on(program: &Program<'_, '_>, function: &Function, lost: Parts) -> bool {
+    function.body.blocks.iter().any(|block| match block.ending {
+        Ending::Calls(callee) | Ending::TailCalls(callee) => {
+            program.summary(callee).destroys.intersects(lost & CALLEE_SAVED)
+        }
+        _ => false,
+    })
+}
+
 /// Whom the call at `address` calls.
 fn called(function: &Function, address: u64, program: &Program<'_, '_>) -> Option<u64> {
     let block = &function.body.blocks[function.body.block_of(address)?];

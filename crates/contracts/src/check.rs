@@ -12,7 +12,7 @@ use kolumbo_dataflow::{
 };
 use rayon::prelude::*;
 
-use crate::blame::{blame, put_there_by};
+use crate::blame::{blame, handed_on, own_blame, own_writes, put_there_by, understood_destroys};
 use crate::declared::Declared;
 use crate::features::{FeatureNames, Machine};
 use crate::image::Image;
@@ -25,6 +25,8 @@ use kolumbo_case::contract::{
 /// Suffering callers that are described one by one; the others are counted.
 const MOST_SUFFERERS: usize = 20;
 /// A stated contract that everybody relies on needs no more than some of its callers as witnesses.
+/// A value that was written on purpose and not read is worth two that may have been used up.
+const ENOUGH_WITNESSES: usize = 2;
 const RAX: Parts = Parts::general(0);
 const RDX: Parts = Parts::general(2);
 
@@ -51,18 +53,24 @@ pub fn check(image: &Image<'_>, options: &Options) -> Report {
     if let Some(machine) = &options.machine {
         tables.select(&|alternative| machine.takes(&names, alternative));
     }
-    let program = Program::new(image, tables);
+    judge(&Program::new(image, tables), &names, &options.declared)
+}
+
+/// Holds what was found out about a program against the contracts, stated and inferred.
+#[must_use]
+pub fn judge(program: &Program<'_, '_>, names: &FeatureNames, declared: &Declared) -> Report {
     let mut report = Report {
-        images: image.files.clone(),
+        images: program.image.files.clone(),
         gaps: program.tables.gaps.clone(),
         ..Report::default()
     };
-    let view = View { program: &program, names: &names };
-    let calls = Calls::of(&program);
-    report.totals = calls.totals(&program);
-    report.inferred = calls.inferred(&program);
-    let mut conflicts = view.inferred_conflicts(&calls, &options.declared);
-    view.declared_conflicts(&calls, &options.declared, &mut conflicts);
+    let view = View { program, names };
+    let calls = Calls::of(program);
+    report.totals = calls.totals(program);
+    report.inferred = calls.inferred(program);
+    let mut conflicts = view.inferred_conflicts(&calls, declared);
+    view.unrestored(&calls, declared, &mut conflicts);
+    view.declared_conflicts(&calls, declared, &mut conflicts);
     report.findings = view.findings(conflicts);
     report
 }
@@ -86,7 +94,8 @@ struct Conflict {
     lost: Parts,
     calls: Vec<(Call, Parts)>,
     sites: usize,
-    declared: Option<ContractSource>,
+    /// The stated contract, and whether only what the code itself writes counts.
+    declared: Option<(ContractSource, bool)>,
 }
 
 impl Calls {
@@ -230,6 +239,7 @@ impl View<'_, '_, '_> {
                 }
                 let mut lost = Parts::EMPTY;
                 let mut suffering = Vec::new();
+                let mut witnesses = [0_usize; 16];
                 for (call, parts) in candidates {
                     let function = &program.functions[call.caller as usize];
                     let site = &function.demands.sites[call.site as usize];
@@ -243,17 +253,30 @@ impl View<'_, '_, '_> {
                         if may_be_result || upper_parts_only || summary.needs.intersects(whole) {
                             continue;
                         }
-                        if let Evidence::Held(_) =
-                            evidence(&function.body, program, site.block, register)
-                        {
-                            proven |= parts & whole;
-                        }
+                        witnesses[register] +=
+                            match evidence(&function.body, program, site.block, register) {
+                                Evidence::Held(_) => ENOUGH_WITNESSES,
+                                // What was read before may have been an argument, and what the function was entered with may
+                                // be read on a way that cannot be taken: one caller is not enough. RDX may be a result.
+                                Evidence::Parameter | Evidence::Used if whole != RDX => 1,
+                                _ => continue,
+                            };
+                        proven |= parts & whole;
                     }
                     if !proven.is_empty() {
-                        lost |= proven;
                         suffering.push((call, proven));
                     }
                 }
+                for (register, witnesses) in witnesses.into_iter().enumerate() {
+                    if witnesses >= ENOUGH_WITNESSES {
+                        lost |= Parts::general(register);
+                    }
+                }
+                suffering.retain_mut(|(_, parts)| {
+                    *parts = *parts & lost;
+                    !parts.is_empty()
+                });
+                let lost = suffering.iter().fold(Parts::EMPTY, |set, (_, parts)| set | *parts);
                 if suffering.is_empty() {
                     return None;
                 }
@@ -269,6 +292,45 @@ impl View<'_, '_, '_> {
             .collect()
     }
 
+    /// Functions that save a register of their callers and do not bring it back. Whoever saves a register means to keep it,
+    /// so that this needs no caller: most C functions are called through pointers.
+    fn unrestored(&self, calls: &Calls, declared: &Declared, conflicts: &mut Vec<Conflict>) {
+        for function in &self.program.functions {
+            let lost = Parts { general: function.summary.destroys.general, ..Parts::EMPTY };
+            if !function.summary.certain || function.summary.returns != Returns::Behind {
+                continue;
+            }
+            let saved = function.body.effects.iter().filter(|effects| effects.saves_register());
+            let lost =
+                lost & CALLEE_SAVED & saved.fold(Parts::EMPTY, |set, push| set | push.reads());
+            let stated = self.program.image.symbols_at(function.entry);
+            if lost.is_empty()
+                || stated.iter().any(|symbol| declared.of(symbol.name).is_some())
+                || conflicts.iter().any(|conflict| conflict.callee == function.entry)
+                || handed_on(self.program, function, lost)
+            {
+                continue;
+            }
+            let callers = calls.by_callee.get(&function.entry).map_or(&[][..], Vec::as_slice);
+            conflicts.push(Conflict {
+                callee: function.entry,
+                lost,
+                calls: Vec::new(),
+                sites: callers.len(),
+                declared: Some((
+                    ContractSource::Declared {
+                        name: "C calling convention".to_owned(),
+                        source: "System V ABI for x86-64, section 3.2.1".to_owned(),
+                        commit: String::new(),
+                        why: "the function saves the register and does not bring it back"
+                            .to_owned(),
+                    },
+                    false,
+                )),
+            });
+        }
+    }
+
     /// Functions that destroy what their stated contract preserves; takes the place of what was inferred about them.
     fn declared_conflicts(
         &self,
@@ -281,11 +343,16 @@ impl View<'_, '_, '_> {
             let Some(contract) = symbols.iter().find_map(|symbol| declared.of(symbol.name)) else {
                 continue;
             };
-            let mut lost = function.summary.destroys & contract.preserves;
-            if !function.summary.certain {
-                // Registers are judged only where the stack was understood; flags are not saved by accident.
-                lost.general = 0;
-            }
+            let lost = if contract.jumps_on {
+                own_writes(self.program, function) & contract.preserves
+            } else if function.summary.certain {
+                function.summary.destroys & contract.preserves
+            } else {
+                // Registers are judged only at exits where the stack was understood; flags are not saved by accident.
+                let all = function.summary.destroys & contract.preserves;
+                let understood = understood_destroys(self.program, function);
+                Parts { general: contract.preserves.general & understood.general, ..all }
+            };
             if lost.is_empty() {
                 continue;
             }
@@ -305,12 +372,15 @@ impl View<'_, '_, '_> {
                 lost,
                 calls: suffering,
                 sites: callers.len(),
-                declared: Some(ContractSource::Declared {
-                    name: contract.name.clone(),
-                    source: contract.source.clone(),
-                    commit: contract.commit.clone(),
-                    why: contract.why.clone(),
-                }),
+                declared: Some((
+                    ContractSource::Declared {
+                        name: contract.name.clone(),
+                        source: contract.source.clone(),
+                        commit: contract.commit.clone(),
+                        why: contract.why.clone(),
+                    },
+                    contract.jumps_on,
+                )),
             });
         }
     }
@@ -320,13 +390,10 @@ impl View<'_, '_, '_> {
         let mut groups: BTreeMap<(u64, bool), Vec<(Conflict, crate::blame::Blame)>> =
             BTreeMap::new();
         for conflict in conflicts {
-            let blame = blame(self.program, conflict.callee, conflict.lost).unwrap_or(
-                crate::blame::Blame {
-                    function: conflict.callee,
-                    instruction: conflict.callee,
-                    path: vec![conflict.callee],
-                },
-            );
+            let jumps_on = matches!(&conflict.declared, Some((_, true)));
+            let blame = blame(self.program, conflict.callee, conflict.lost)
+                .filter(|_| !jumps_on)
+                .unwrap_or_else(|| own_blame(self.program, conflict.callee, conflict.lost));
             groups
                 .entry((blame.function, conflict.declared.is_some()))
                 .or_default()
@@ -349,7 +416,7 @@ impl View<'_, '_, '_> {
         let lost = group.iter().fold(Parts::EMPTY, |set, (conflict, _)| set | conflict.lost);
         let sites_total: usize = group.iter().map(|(conflict, _)| conflict.calls.len()).sum();
         let of: usize = group.iter().map(|(conflict, _)| conflict.sites).sum();
-        let declared = group.iter().find_map(|(conflict, _)| conflict.declared.clone());
+        let declared = group.iter().find_map(|(conflict, _)| Some(conflict.declared.clone()?.0));
         let blame = group[0].1.clone();
         let sites = group
             .iter()

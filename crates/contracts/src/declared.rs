@@ -52,6 +52,8 @@ struct Entry {
     may_destroy: Vec<String>,
     #[serde(default)]
     results: Vec<String>,
+    #[serde(default)]
+    jumps_on: bool,
     source: String,
     #[serde(default)]
     commit: String,
@@ -70,6 +72,8 @@ pub struct Contract {
     pub preserves: Parts,
     /// Registers that carry results.
     pub results: Parts,
+    /// Whether the code jumps on to where a register points, so that only what it writes itself counts.
+    pub jumps_on: bool,
     /// The file that states the rule.
     pub source: String,
     /// The commit that states the rule.
@@ -129,6 +133,7 @@ impl Declared {
             read.push(Contract {
                 preserves: preserves - may_destroy - results,
                 results,
+                jumps_on: entry.jumps_on,
                 name: entry.name,
                 symbols: entry.symbols,
                 source: entry.source,

@@ -16,8 +16,10 @@ pub mod blame;
 pub mod check;
 pub mod explain;
 
-pub use check::{Options, check};
+pub use check::{Options, check, judge};
 pub use declared::{Contract, Declared, DeclaredError};
 pub use explain::explain_site;
-pub use features::Machine;
+pub use features::{FeatureNames, Machine};
 pub use image::{Image, ImageError, Input};
+pub use program::Program;
+pub use tables::Tables;
