@@ -6,7 +6,7 @@
 use kolumbo_dataflow::iced_x86::{Instruction, Mnemonic, Register};
 use kolumbo_dataflow::{Callee, Callees, Ending, Exit, Parts, Workspace, exits};
 
-use crate::program::{CALLEE_SAVED, Function, Program};
+use crate::program::{CALLEE_SAVED, Function, Program, callees_of};
 
 /// Deeper chains are cut.
 const DEEPEST: usize = 32;
@@ -117,12 +117,20 @@ pub fn understood_destroys(program: &Program<'_, '_>, function: &Function) -> Pa
     understood.fold(Parts::EMPTY, |set, exit| set | exit.destroys)
 }
 
-/// Whether somebody who is called destroys one of the saved registers, and not the function itself.
+/// Whether somebody who is called destroys one of the saved registers, and not the function itself. Who calls the function in
+/// turn is no excuse: it destroys them because the function does.
 #[must_use]
 pub fn handed_on(program: &Program<'_, '_>, function: &Function, lost: Parts) -> bool {
     function.body.blocks.iter().any(|block| match block.ending {
         Ending::Calls(callee) | Ending::TailCalls(callee) => {
-            program.summary(callee).destroys.intersects(lost & CALLEE_SAVED)
+            let calls_back = || {
+                let callee = program.target_of(callee).and_then(|target| program.function(target));
+                callee.is_some_and(|callee| {
+                    callees_of(&callee.body)
+                        .any(|next| program.target_of(next) == Some(function.entry))
+                })
+            };
+            program.summary(callee).destroys.intersects(lost & CALLEE_SAVED) && !calls_back()
         }
         _ => false,
     })

@@ -29,6 +29,11 @@ pub enum Evidence {
 #[must_use]
 pub fn evidence(body: &Body, callees: &impl Callees, site: usize, register: usize) -> Evidence {
     let wanted = Parts::general(register);
+    // Calls of the same callee are taken to keep the register: that is what is asked.
+    let asked = match body.blocks[site].ending {
+        Ending::Calls(callee) => Some(callee),
+        _ => None,
+    };
     let before = body.before();
     let mut best = Evidence::Leftover;
     let mut seen = vec![false; body.blocks.len()];
@@ -42,6 +47,7 @@ pub fn evidence(body: &Body, callees: &impl Callees, site: usize, register: usiz
         let block = &body.blocks[number];
         if number != site
             && let Ending::Calls(callee) = block.ending
+            && Some(callee) != asked
             && callees.summary(callee).destroys.intersects(wanted)
         {
             continue;

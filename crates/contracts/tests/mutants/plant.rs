@@ -23,7 +23,7 @@ pub(crate) struct Mutant {
     pub(crate) patches: Vec<(u64, Vec<u8>)>,
     /// Whether everybody is affected, so that no other bug can be told from it.
     pub(crate) everywhere: bool,
-    /// Whether it lies beyond what is inferred (docs/contracts.md): fewer than three callers rely on the register, or the
+    /// Whether it lies beyond what is inferred (docs/contracts.md): fewer than five calls rely on the register, or the
     /// function takes it as an argument, or its stack was not understood.
     pub(crate) beyond: bool,
 }
@@ -104,7 +104,7 @@ pub(crate) fn mutants(program: &Program<'_, '_>, healthy: &Report) -> Vec<Mutant
         );
         let taken = function.summary.needs.intersects(Parts::general(register));
         for mutant in &mut planted[before..] {
-            mutant.beyond |= *sites < 3 || taken;
+            mutant.beyond |= *sites < 5 || taken;
         }
     }
     planted
