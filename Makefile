@@ -2,7 +2,8 @@
 # with apt; elsewhere they say which package is missing.
 
 TEST_PACKAGES = qemu-system-x86 busybox-static linux-headers-cloud-amd64 gcc make binutils \
-	xz-utils zstd bzip2 lz4 lzop cpio slurmctld slurmd slurm-client munge
+	xz-utils zstd bzip2 lz4 lzop cpio slurmctld slurmd slurm-client munge \
+	chromium python3-venv
 BENCH_PACKAGES = $(TEST_PACKAGES) grep
 
 all: build

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kolumbo_case::file::CaseState;
 use kolumbo_case::matrix::{Answer, MatrixFile, Run};
@@ -313,43 +313,4 @@ fn what_the_table_leaves_open_is_tested_further() {
     // The description of the user is still this matrix.
     let matrix = Matrix::resume(&out, dir.path()).unwrap();
     assert!(matrix.must_be(&request(dir.path(), &["smp=1,16"])).is_ok());
-}
-
-/// Runs, is interrupted in the middle, resumes and sums up tables of growing size. Prints time and
-/// memory; the hundred thousand cells belong to the long runs.
-#[test]
-fn large_tables() {
-    let largest = if std::env::var_os("KOLUMBO_SOAK").is_some() { 100_000 } else { 1_000 };
-    for cells in [1_000usize, 10_000, 100_000].into_iter().filter(|n| *n <= largest) {
-        let dir = tempfile::tempdir().unwrap();
-        let out = dir.path().join("m");
-        let numbers = |n: usize| (0..n).map(|i| i.to_string()).collect::<Vec<_>>().join(",");
-        let axes = [format!("a={}", numbers(cells / 100)), format!("b={}", numbers(100))];
-        let mut request = request(dir.path(), &[&axes[0], &axes[1]]);
-        request.base.append = vec!["a={a} b={b}".into()];
-        let begin = Instant::now();
-        let mut matrix = Matrix::begin(&out, request, options(1), dir.path()).unwrap();
-        let rule = |job: &Job| {
-            let sick = job.key.cell.ends_with("/7");
-            ended(if sick { VerdictKind::HungBoot } else { VerdictKind::Booted })
-        };
-        let flag = never();
-        let mut first = Silent { stop_after: Some((cells / 2, flag)), ..Silent::default() };
-        assert!(!matrix.drive(&mut Stub::new(rule), flag, &mut first).unwrap());
-        drop(matrix);
-        let mut matrix = Matrix::resume(&out, dir.path()).unwrap();
-        let mut second = Silent::default();
-        assert!(matrix.drive(&mut Stub::new(rule), never(), &mut second).unwrap());
-        assert_eq!(first.finished + second.finished, cells);
-        let ran = begin.elapsed();
-        let summary = matrix.summary().unwrap();
-        assert_eq!(summary.bugs[0].sentence, "b = 7");
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let peak = status.lines().find(|l| l.starts_with("VmHWM")).unwrap_or_default();
-        println!(
-            "{cells} cells: run and resumed in {:.2} s, summed up in {:.2} s, {peak}",
-            ran.as_secs_f64(),
-            (begin.elapsed() - ran).as_secs_f64()
-        );
-    }
 }

@@ -277,8 +277,9 @@ fn locate(matrix: &mut MatrixFile, index: usize) {
         }
     }
     open.extend(gaps_of(matrix, &conditions).into_iter().map(|gap| {
+        let (low, high) = if gap.sick_above { ("healthy", "sick") } else { ("sick", "healthy") };
         format!(
-            "between {} = {} (healthy) and {} (sick) nothing was tested",
+            "between {} = {} ({low}) and {} ({high}) nothing was tested",
             matrix.axes[gap.axis].name, gap.below, gap.above
         )
     }));
@@ -300,6 +301,8 @@ struct NumberGap {
     axis: usize,
     below: u64,
     above: u64,
+    /// The larger value is the sick one.
+    sick_above: bool,
 }
 
 fn gaps_of(matrix: &MatrixFile, conditions: &[kolumbo_case::matrix::Condition]) -> Vec<NumberGap> {
@@ -308,15 +311,14 @@ fn gaps_of(matrix: &MatrixFile, conditions: &[kolumbo_case::matrix::Condition]) 
         let axis = &matrix.axes[term.axis as usize];
         let number = |i: u32| axis.values.get(i as usize).and_then(|v| v.value.parse::<u64>().ok());
         let ends = match term.relation {
-            Relation::AtLeast { value } => value.checked_sub(1).map(|below| (below, value)),
-            Relation::AtMost { value } => Some((value, value + 1)),
+            Relation::AtLeast { value } => value.checked_sub(1).map(|below| (below, value, true)),
+            Relation::AtMost { value } => Some((value, value + 1, false)),
             _ => None,
         };
-        let Some((Some(below), Some(above))) = ends.map(|(a, b)| (number(a), number(b))) else {
-            continue;
-        };
+        let Some((below, above, sick_above)) = ends else { continue };
+        let (Some(below), Some(above)) = (number(below), number(above)) else { continue };
         if (2..=WIDEST_GAP).contains(&(above - below)) {
-            gaps.push(NumberGap { axis: term.axis as usize, below, above });
+            gaps.push(NumberGap { axis: term.axis as usize, below, above, sick_above });
         }
     }
     gaps
@@ -497,6 +499,17 @@ mod tests {
         let probes = probes(&found, 8);
         assert_eq!(probes.len(), 1);
         assert_eq!(probes[0].labels, ["4", "b"]);
+    }
+
+    #[test]
+    fn a_gap_says_which_end_is_sick() {
+        let found =
+            matrix(&plan(&["smp=1,2,8"]), 1, |name, _| if name == "8" { "" } else { "BUG: a" });
+        assert_eq!(found.bugs[0].sentence, "smp ≤ 2");
+        assert_eq!(
+            found.bugs[0].open,
+            ["between smp = 2 (sick) and 8 (healthy) nothing was tested"]
+        );
     }
 
     #[test]
