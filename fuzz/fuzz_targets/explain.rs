@@ -34,7 +34,12 @@ fuzz_target!(|data: &[u8]| {
         }),
         ..Default::default()
     };
-    let report = CrashReport { states: vec![state], ..Default::default() };
+    let mut report = CrashReport { states: vec![state], ..Default::default() };
+    if named & 2 == 2 {
+        let address = values.first_chunk().map_or(0, |v| u64::from_le_bytes(*v));
+        report.headline.text =
+            format!("BUG: unable to handle page fault for address: {address:016x}");
+    }
     let read = ReadResult { reports: vec![report], ..Default::default() };
     let explanation = explain(&read, &Options::default());
     let _ = kolumbo_report::explain::report(&explanation, Default::default());

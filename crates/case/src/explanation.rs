@@ -93,6 +93,9 @@ pub struct DecodedLine {
     /// Source lines, `file:line`, innermost first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub source: Vec<String>,
+    /// The text of the innermost of them, where a source tree was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_text: Option<String>,
 }
 
 /// What the comparison of state and code came to.

@@ -203,7 +203,11 @@ pub(crate) struct ExplainArgs {
     /// The System.map of that kernel, for an image without symbols
     #[arg(long, value_name = "PATH", requires = "vmlinux", value_hint = ValueHint::FilePath)]
     pub(crate) system_map: Option<PathBuf>,
-    /// The kernel's source tree: a mail is then addressed to the maintainers
+    /// A folder with the modules of that kernel (.ko, .ko.xz, .ko.zst), looked through in depth
+    #[arg(long, value_name = "DIR", requires = "vmlinux", value_hint = ValueHint::DirPath)]
+    pub(crate) module_dir: Option<PathBuf>,
+    /// The kernel's source tree: its lines are shown between the instructions, and a mail is
+    /// addressed to the maintainers
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) source: Option<PathBuf>,
     /// How instructions are written

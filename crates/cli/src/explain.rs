@@ -2,19 +2,18 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use kolumbo_case::{Explanation, ReadResult};
 use kolumbo_dataflow::Syntax;
-use kolumbo_detective::{ImageCode, Options};
+use kolumbo_detective::Options;
 use kolumbo_lab::folder::Folder;
-use kolumbo_vmlinux::dwarf::{DebugSections, Lines};
-use kolumbo_vmlinux::{Image, Kernel};
 
 use crate::args::{ExplainArgs, SyntaxName};
 use crate::exit::Outcome;
 use crate::explain_case;
+use crate::images::{self, ImageFiles};
 use crate::maintainers;
 
 /// A log of more than this is not read into memory.
@@ -28,6 +27,9 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<Outcome> {
         let explanation = explained(args, &read)?;
         (read, explanation)
     };
+    if let Some(tree) = &args.source {
+        images::interleave(tree, &mut explanation);
+    }
     if args.mail && explanation.findings.is_empty() && read.reports.is_empty() {
         explanation
             .gaps
@@ -82,7 +84,14 @@ fn explained(args: &ExplainArgs, read: &ReadResult) -> Result<Explanation> {
         .as_ref()
         .map(|p| std::fs::read(p).with_context(|| format!("cannot read {}", p.display())))
         .transpose()?;
-    with_image(read, &options, path, &file, system_map.as_deref())
+    let files = ImageFiles {
+        path: path.clone(),
+        bytes: &file,
+        system_map: system_map.as_deref(),
+        module_dir: args.module_dir.as_deref(),
+        modules: Vec::new(),
+    };
+    images::explained(read, &options, &files)
 }
 
 fn options(args: &ExplainArgs) -> Options<'static> {
@@ -94,56 +103,6 @@ fn options(args: &ExplainArgs) -> Options<'static> {
         all_frames: args.all_frames,
         ..Options::default()
     }
-}
-
-/// The explanation with the kernel in `file`, which lies at `path`.
-pub(crate) fn with_image(
-    read: &ReadResult,
-    options: &Options<'_>,
-    path: &Path,
-    file: &[u8],
-    system_map: Option<&[u8]>,
-) -> Result<Explanation> {
-    let kernel = Kernel::open(file)
-        .with_context(|| format!("cannot read the kernel in {}", path.display()))?;
-    let symbols = kernel.symbols(system_map);
-    let elf = kernel.elf();
-    let image = Image::of_vmlinux(&elf, symbols.table);
-    let code = ImageCode::new(&image);
-    let debug = DebugSections::of(&elf);
-    let lines = debug.as_ref().map(DebugSections::lines);
-    let base = lines.as_ref().and_then(|lines| build_folder(&image, lines)).unwrap_or_default();
-    let frames = lines.as_ref().map(|lines| {
-        let base = base.as_str();
-        move |address| {
-            let mut frames = lines.frames(address);
-            for file in frames.iter_mut().filter_map(|f| f.file.as_mut()) {
-                if let Some(inside) = file.strip_prefix(base) {
-                    *file = inside.to_owned();
-                }
-            }
-            frames
-        }
-    });
-    let options = Options {
-        image: Some(&code),
-        lines: frames.as_ref().map(|f| f as &kolumbo_detective::frames::LinesOf<'_>),
-        ..*options
-    };
-    let mut explanation = kolumbo_detective::explain(read, &options);
-    explanation.image = Some(match kernel.banner() {
-        Some(banner) => format!("{}: {}", path.display(), banner.release),
-        None => path.display().to_string(),
-    });
-    Ok(explanation)
-}
-
-/// The folder that the kernel was built in, with its last slash: what stands before `init/main.c` in
-/// the place of `start_kernel`, which has been there since 2.6 and earlier.
-fn build_folder(image: &Image<'_>, lines: &Lines<'_>) -> Option<String> {
-    let start = image.symbols().address_of("start_kernel")?;
-    let file = lines.frames(start).pop()?.file?;
-    file.strip_suffix("init/main.c").map(str::to_owned)
 }
 
 /// The bytes of the log; `-` is standard input.

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use kolumbo_case::{CaseFile, CrashContext, CrashReport, Explanation, ReadResult, VerdictKind};
 use kolumbo_detective::Options;
-use kolumbo_lab::kernel;
+use kolumbo_lab::{inputs, kernel};
 
-use crate::explain;
+use crate::images::{self, ImageFiles};
 
 /// The explanation of `case`, whose console said `console`; none for a healthy guest and where there
 /// is nothing to look at. `cache` is where packages were unpacked.
@@ -37,8 +37,15 @@ pub(crate) fn with_its_image(
         let path = found.vmlinux.as_ref().unwrap_or(&found.image);
         let bytes = vmlinux.as_deref().unwrap_or(&found.bytes);
         let system_map = found.system_map.as_ref().and_then(|p| std::fs::read(p).ok());
-        explain::with_image(read, options, path, bytes, system_map.as_deref())
-            .map_err(|e| format!("{e:#}"))
+        let modules = case.spec.modules.iter().map(|m| inputs::split_module(m).0.to_owned());
+        let files = ImageFiles {
+            path: path.clone(),
+            bytes,
+            system_map: system_map.as_deref(),
+            module_dir: None,
+            modules: modules.collect(),
+        };
+        images::explained(read, options, &files).map_err(|e| format!("{e:#}"))
     });
     explained.unwrap_or_else(|why| {
         let mut alone = kolumbo_detective::explain(read, options);

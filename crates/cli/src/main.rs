@@ -8,6 +8,7 @@ mod exit;
 mod explain;
 mod explain_case;
 mod host;
+mod images;
 mod maintainers;
 mod manual;
 mod matrix;

@@ -46,7 +46,7 @@ pub(crate) fn of(tree: &Path, explanation: &Explanation) -> Vec<String> {
 
 /// The path of `function (file:line)` relative to the tree. Builds write absolute paths, so leading
 /// folders are dropped until the tree has the file.
-fn file_in(tree: &Path, source: &str) -> Option<String> {
+pub(crate) fn file_in(tree: &Path, source: &str) -> Option<String> {
     let inside = source.rsplit_once('(').map_or(source, |(_, place)| place.trim_end_matches(')'));
     let path = inside.rsplit_once(':').map_or(inside, |(path, _)| path);
     let parts: Vec<&str> =

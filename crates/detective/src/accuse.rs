@@ -45,7 +45,12 @@ pub fn findings(
     let mut found = Vec::new();
     let flags: Vec<_> =
         firm.iter().filter(|(v, _)| matches!(v.subject, Subject::Flag(_))).copied().collect();
-    let registers = firm.iter().filter(|(v, _)| matches!(v.subject, Subject::Register(_)));
+    // A stack pointer that is wrong leaves no dump behind: where flags may be wrong instead, they are.
+    let possible = |v: &Verdict| match v.subject {
+        Subject::Register(register) => register != Gpr::RSP || flags.is_empty(),
+        _ => false,
+    };
+    let registers = firm.iter().filter(|(v, _)| possible(v));
     for &(verdict, footing) in registers {
         found.push(register_finding(situation, consistency, around, verdict, footing));
     }
@@ -358,7 +363,11 @@ fn flags_text(situation: &Situation, consistency: &Consistency, known: &[Bits]) 
     let mut open = Vec::new();
     for flag in Flag::ARITHMETIC {
         let term = consistency.outcome.machine.flag(flag);
-        match known.get(term.index()).and_then(|b| b.exact()) {
+        // What the code alone leaves open may still follow from the registers of the dump.
+        let verdict = consistency.verdicts.iter().find(|v| v.subject == Subject::Flag(flag));
+        let by_registers = verdict.filter(|v| v.clash != 0 && v.forced.known & 1 == 1);
+        let by_code = known.get(term.index()).and_then(|b| b.exact());
+        match by_code.or(by_registers.map(|v| v.forced.value & 1)) {
             Some(bit) => forced.push(format!("{}={bit}", flag.name())),
             None if situation.flag(flag).is_some() => open.push(flag.name()),
             None => {}

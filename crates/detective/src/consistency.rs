@@ -16,7 +16,7 @@ use kolumbo_dataflow::symbolic::line::expected_back;
 use kolumbo_dataflow::symbolic::run::run;
 use kolumbo_dataflow::symbolic::{
     Bits, Conventions, Flag, Gpr, Node, Observable, Origin, Outcome, Segment, Step, Subject,
-    System, Term, Verdict,
+    System, Term, Terms, Verdict,
 };
 
 use crate::entry::EntryRisks;
@@ -146,15 +146,11 @@ impl Consistency {
         }
         let (outcome, trap) = run_to_trap(&steps, situation, &conventions);
         let percpu_base = percpu_base(&steps, &outcome, situation);
-        let system = System::new(
-            &outcome.machine.terms,
-            observables(situation, &outcome, percpu_base, trap),
-        );
-        let verdicts = system.judge();
+        let observables = observables(situation, &outcome, percpu_base, trap);
+        let verdicts = judge(&outcome.machine.terms, &observables);
         let wrong =
             |o: &Observable| verdicts.iter().any(|v| v.subject == o.subject && v.clash != 0);
-        let believed: Vec<Observable> =
-            system.observables().iter().filter(|o| !wrong(o)).copied().collect();
+        let believed: Vec<Observable> = observables.iter().filter(|o| !wrong(o)).copied().collect();
         let known = System::new(&outcome.machine.terms, believed)
             .known()
             .unwrap_or_else(|| vec![Bits::TOP; outcome.machine.terms.nodes().len()]);
@@ -230,6 +226,24 @@ impl Consistency {
     }
 }
 
+/// The verdicts, with the stack pointer above suspicion where flags may be wrong in its place: with a
+/// wrong one there would be no dump.
+fn judge(terms: &Terms, observables: &[Observable]) -> Vec<Verdict> {
+    let stack_pointer = Subject::Register(Gpr::RSP);
+    let verdicts = System::new(terms, observables.to_vec()).judge();
+    if !verdicts.iter().any(|v| v.clash != 0 && v.subject == stack_pointer) {
+        return verdicts;
+    }
+    let given = observables.iter().map(|o| match o.subject {
+        subject if subject == stack_pointer => Observable { subject: Subject::Fact(3), ..*o },
+        _ => *o,
+    });
+    let others = System::new(terms, given.collect()).judge();
+    let blamed: Vec<Subject> = others.iter().filter(|v| v.clash != 0).map(|v| v.subject).collect();
+    let only_flags = blamed.iter().all(|s| matches!(s, Subject::Flag(_)));
+    if only_flags && !blamed.is_empty() { others } else { verdicts }
+}
+
 fn is_news(verdict: &Verdict) -> bool {
     match verdict.subject {
         Subject::Register(_) => verdict.forced.known != 0,
@@ -266,9 +280,7 @@ fn footings(
         let part = &steps[from..];
         let (outcome, trap) = run_to_trap(part, situation, &conventions);
         let base = percpu_base(part, &outcome, situation);
-        let system =
-            System::new(&outcome.machine.terms, observables(situation, &outcome, base, trap));
-        let again = system.judge();
+        let again = judge(&outcome.machine.terms, &observables(situation, &outcome, base, trap));
         open.retain(|verdict| {
             let same = again.iter().any(|a| {
                 a.subject == verdict.subject

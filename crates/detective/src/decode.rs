@@ -9,8 +9,9 @@ use kolumbo_dataflow::symbolic::{Gpr, Step};
 use kolumbo_dataflow::{Printer, Syntax};
 
 use crate::consistency::Consistency;
+use crate::device;
 use crate::situation::Situation;
-use crate::value::{Landmarks, recognise_address};
+use crate::value::{self, Landmarks, recognise_address};
 
 /// Instructions shown before the trap, where the whole function is at hand.
 const BEFORE: usize = 24;
@@ -103,7 +104,11 @@ fn line(
         memory: memory
             .filter(|(_, computed)| *computed)
             .map(|(address, _)| format!("{address:#018x}")),
-        memory_is: memory.and_then(|(address, computed)| memory_meaning(address, computed, &marks)),
+        memory_is: memory.and_then(|(address, computed)| {
+            let function = situation.place.function.as_deref().unwrap_or_default();
+            let hpet = device::hpet_at(address, function).map(|r| value::device_text(&r));
+            hpet.or_else(|| memory_meaning(address, computed, &marks))
+        }),
         ..Default::default()
     }
 }

@@ -6,7 +6,7 @@
 /// A register of a memory-mapped device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceRegister {
-    /// `xAPIC` or `IO-APIC`.
+    /// `xAPIC`, `IO-APIC` or `HPET`.
     pub device: &'static str,
     /// Offset in the device's page.
     pub offset: u64,
@@ -43,6 +43,39 @@ pub fn at(address: u64) -> Option<DeviceRegister> {
         return name.map(|name| DeviceRegister { device: "IO-APIC", offset, name: Some(name) });
     }
     None
+}
+
+/// The HPET register at `address`, for an access in `function`. The HPET is mapped by `ioremap`
+/// somewhere in vmalloc space, so that only a function that is about nothing else tells
+/// (arch/x86/kernel/hpet.c); the registers take one KiB at the start of a page.
+pub fn hpet_at(address: u64, function: &str) -> Option<DeviceRegister> {
+    let about = ["hpet_", "read_hpet", "_hpet_"].iter().any(|w| function.starts_with(w));
+    let vmalloc = (0xffff_c900_0000_0000..0xffff_e900_0000_0000).contains(&address);
+    let offset = address & 0xfff;
+    let name = hpet_register(offset).filter(|_| about && vmalloc)?;
+    Some(DeviceRegister { device: "HPET", offset, name: Some(name) })
+}
+
+/// Names after the IA-PC HPET specification 1.0a, section 2.3, and arch/x86/include/asm/hpet.h.
+fn hpet_register(offset: u64) -> Option<String> {
+    let name = match offset {
+        0x00 => "capabilities and ID",
+        0x04 => "counter period",
+        0x10 => "configuration",
+        0x20 => "interrupt status",
+        0xf0 | 0xf4 => "main counter",
+        0x100..0x400 => {
+            let part = match offset % 0x20 {
+                0x00 | 0x04 => "configuration",
+                0x08 | 0x0c => "comparator",
+                0x10 | 0x14 => "FSB route",
+                _ => return None,
+            };
+            return Some(format!("timer {} {part}", (offset - 0x100) / 0x20));
+        }
+        _ => return None,
+    };
+    Some(name.to_owned())
 }
 
 /// Names after the Intel SDM, volume 3, table 11-1, and arch/x86/include/asm/apicdef.h.
@@ -93,6 +126,17 @@ pub fn bit_meaning(register: &DeviceRegister, mask: u64) -> Option<&'static str>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_hpet_is_known_by_its_functions() {
+        let counter = 0xffff_c900_0000_50f0;
+        let name = |function| hpet_at(counter, function).and_then(|r| r.name);
+        assert_eq!(name("read_hpet").as_deref(), Some("main counter"));
+        assert_eq!(name("memcpy"), None);
+        let comparator = hpet_at(0xffff_c900_0000_5128, "hpet_clkevt_set_next_event").unwrap();
+        assert_eq!(comparator.name.as_deref(), Some("timer 1 comparator"));
+        assert_eq!(hpet_at(0xffff_8880_0000_50f0, "read_hpet"), None);
+    }
 
     #[test]
     fn the_interrupt_command_register_is_named() {

@@ -4,16 +4,18 @@
 
 use kolumbo_case::{
     ConsistencySummary, CrashReport, EXPLAIN_FORMAT_VERSION, ExplainedFrame, ExplainedState,
-    ExplainedValue, Explanation, Gap, MachineState, ReadResult, StateConclusion, StateRole,
+    ExplainedValue, Explanation, FindingPlace, Gap, MachineState, ReadResult, StateConclusion,
+    StateRole,
 };
 use kolumbo_dataflow::Syntax;
 use kolumbo_dataflow::symbolic::{Flag, Gpr, Subject, Verdict};
 
 use crate::accuse::{self, Surroundings};
+use crate::code::Images;
 use crate::consistency::{Conclusion, Consistency};
 use crate::decode;
-use crate::frames::{self, LinesOf};
-use crate::function::ImageCode;
+use crate::frames;
+use crate::member::member_accessed;
 use crate::provenance::provenance;
 use crate::situation::Situation;
 use crate::spin::spin_wait;
@@ -27,10 +29,8 @@ pub struct Options<'a> {
     pub syntax: Syntax,
     /// Decode the code of every frame.
     pub all_frames: bool,
-    /// The image that ran.
-    pub image: Option<&'a ImageCode<'a, 'a>>,
-    /// Its source lines.
-    pub lines: Option<&'a LinesOf<'a>>,
+    /// What is at hand of the code that ran.
+    pub images: Images<'a>,
 }
 
 /// Explains every dump that `read` found.
@@ -48,8 +48,12 @@ pub fn explain(read: &ReadResult, options: &Options<'_>) -> Explanation {
         for boundary in report.traces.iter().flat_map(|t| &t.boundaries) {
             states.push((StateRole::Boundary, &boundary.state));
         }
+        let before = explanation.states.len();
         for (role, state) in states {
             one_state(read, report, role, state, options, &mut explanation);
+        }
+        if explanation.states.len() == before && options.images.kernel.is_some() {
+            explanation.states.extend(trace_alone(report, options));
         }
         explanation.gaps.extend(report.gaps.iter().cloned());
     }
@@ -77,8 +81,8 @@ fn one_state(
         }
         return;
     };
-    if let Some(image) = options.image.filter(|_| !situation.user_mode)
-        && let Err(what) = image.widen(&mut situation)
+    if let Err(what) = widen(&mut situation, options)
+        && !into.gaps.iter().any(|gap| gap.what == what)
     {
         into.gaps.push(Gap { what, span: Some(state.span) });
     }
@@ -125,7 +129,7 @@ fn one_state(
             &source_at(&situation, options),
         ),
         consistency: summary,
-        values: values(&situation),
+        values: values(&situation, &consistency, &options.images),
         provenance: if situation.user_mode {
             Vec::new()
         } else {
@@ -134,6 +138,42 @@ fn one_state(
         spin: if situation.user_mode { None } else { spin_wait(&situation) },
         frames: if role == StateRole::Fault { trace(report, options) } else { Vec::new() },
     });
+}
+
+/// The whole function instead of the bytes of the dump, where an image has it.
+fn widen(situation: &mut Situation, options: &Options<'_>) -> Result<(), String> {
+    if situation.user_mode || options.images.kernel.is_none() {
+        return Ok(());
+    }
+    match (options.images.of(&situation.place), &situation.place.module) {
+        (Some((code, _)), _) => code.widen(situation),
+        (None, Some(module)) => Err(format!(
+            "the module {module} is not at hand: --module-dir names a folder that has its .ko"
+        )),
+        (None, None) => Ok(()),
+    }
+}
+
+/// A crash without registers and code, whose trace the image still explains.
+fn trace_alone(report: &CrashReport, options: &Options<'_>) -> Option<ExplainedState> {
+    let frames = trace(report, options);
+    let place = report.states.first().and_then(|s| s.pc.clone()).or_else(|| {
+        Some(report.traces.first()?.frames.iter().find(|f| f.reliable)?.place.clone())
+    })?;
+    (!frames.is_empty()).then(|| ExplainedState {
+        title: report.title.clone(),
+        at: FindingPlace {
+            symbol: place.function.unwrap_or_default(),
+            offset: place.offset.unwrap_or_default(),
+            size: place.size.unwrap_or_default(),
+            module: place.module,
+            input_offset: Some(report.span.start),
+            ..FindingPlace::default()
+        },
+        who: who(report),
+        frames,
+        ..ExplainedState::default()
+    })
 }
 
 fn who(report: &CrashReport) -> String {
@@ -159,8 +199,9 @@ fn source_at<'a>(
     situation: &Situation,
     options: &Options<'a>,
 ) -> impl Fn(usize) -> Vec<String> + use<'a> {
-    let base = options.image.and_then(|image| image.link_address(&situation.place));
-    let (lines, trap) = (options.lines, situation.window.trap);
+    let code = options.images.of(&situation.place);
+    let base = code.and_then(|(code, _)| code.link_address(&situation.place));
+    let (lines, trap) = (code.and_then(|(_, lines)| lines), situation.window.trap);
     move |offset| {
         let Some((base, lines)) = base.zip(lines) else { return Vec::new() };
         let address = base.wrapping_add_signed(offset as i64 - trap as i64);
@@ -179,7 +220,7 @@ fn trace(report: &CrashReport, options: &Options<'_>) -> Vec<ExplainedFrame> {
             let is_trap = innermost.is_some_and(|pc| {
                 pc.function == frame.place.function && pc.offset == frame.place.offset
             });
-            frames::explained(frame, is_trap, options.image, options.lines, with_code)
+            frames::explained(frame, is_trap, &options.images, with_code)
         })
         .collect()
 }
@@ -280,7 +321,11 @@ fn reason(reason: StartReason) -> &'static str {
     }
 }
 
-fn values(situation: &Situation) -> Vec<ExplainedValue> {
+fn values(
+    situation: &Situation,
+    consistency: &Consistency,
+    images: &Images<'_>,
+) -> Vec<ExplainedValue> {
     let marks = situation.landmarks();
     let mut found = Vec::new();
     if situation.user_mode {
@@ -288,8 +333,15 @@ fn values(situation: &Situation) -> Vec<ExplainedValue> {
     }
     if let Some(trapping) = situation.window.trapping()
         && let Some((address, true)) = decode::trap_address(situation, trapping)
-        && let Some(meaning) = recognise_address(address, &marks)
+        && let Some(mut meaning) = recognise_address(address, &marks)
     {
+        let mut member = None;
+        if let (Some(types), "null" | "null-plus-offset") = (images.types, meaning.kind) {
+            types(&mut |graph| member = member_accessed(situation, consistency, graph));
+        }
+        if let Some(member) = member {
+            meaning.text = format!("NULL plus {address:#x}: {member}");
+        }
         found.push(ExplainedValue {
             name: "accessed address".to_owned(),
             value: format!("{address:#018x}"),

@@ -8,6 +8,7 @@ use kolumbo_dataflow::symbolic::line::Line;
 use kolumbo_dataflow::{Printer, Syntax};
 use kolumbo_vmlinux::dwarf::SourceFrame;
 
+use crate::code::Images;
 use crate::decode;
 use crate::function::ImageCode;
 
@@ -21,8 +22,7 @@ const SHOWN: usize = 5;
 pub fn explained(
     frame: &Frame,
     innermost: bool,
-    image: Option<&ImageCode<'_, '_>>,
-    lines: Option<&LinesOf<'_>>,
+    images: &Images<'_>,
     with_code: Option<Syntax>,
 ) -> Option<ExplainedFrame> {
     let place = &frame.place;
@@ -39,7 +39,7 @@ pub fn explained(
         _ => Vec::new(),
     };
     let mut code = Vec::new();
-    if let Some(image) = image
+    if let Some((image, lines)) = images.of(place)
         && let Some(address) = image.link_address(place)
     {
         let at = if innermost { address } else { address.wrapping_sub(1) };

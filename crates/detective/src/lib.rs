@@ -19,11 +19,14 @@ pub mod decode;
 pub mod device;
 pub mod value;
 
+pub mod code;
 pub mod explain;
 pub mod frames;
+pub mod member;
 pub mod provenance;
 pub mod spin;
 
+pub use code::{Images, LoadedModule};
 pub use consistency::{Conclusion, Consistency, Decided, Footing};
 pub use explain::{Options, explain};
 pub use function::ImageCode;

@@ -208,7 +208,9 @@ fn look_operand(
         ring.iter().any(|s| !(reader.effects(&s.instruction).may_write & part).is_empty())
     });
     match decode::trap_address(situation, look).filter(|_| !moved) {
-        Some((address, _)) => match device::at(address) {
+        Some((address, _)) => match device::at(address).or_else(|| {
+            device::hpet_at(address, situation.place.function.as_deref().unwrap_or_default())
+        }) {
             Some(register) => {
                 let bit = device::bit_meaning(&register, mask)
                     .map(|b| format!(" ({b})"))

@@ -118,7 +118,10 @@ pub fn device_text(register: &DeviceRegister) -> String {
         }
         None => format!("{} page, offset {:#x}", register.device, register.offset),
     };
-    format!("{name}, mapped in the fixmap")
+    match register.device {
+        "HPET" => name,
+        _ => format!("{name}, mapped in the fixmap"),
+    }
 }
 
 /// A stack canary since v4.13: 56 random bits above a zero byte (`CANARY_MASK`, include/linux/stackprotector.h).

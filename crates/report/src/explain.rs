@@ -148,8 +148,10 @@ pub fn render_state(page: &mut Page, state: &ExplainedState, shown: Shown) {
             page.wrapped("  ended by ", &spin.ended_by);
         }
     }
-    page.gap();
-    render_consistency(page, state);
+    if !state.code.is_empty() {
+        page.gap();
+        render_consistency(page, state);
+    }
     if !state.values.is_empty() {
         page.gap();
         for value in state.values.iter().take(VALUES) {
@@ -196,6 +198,9 @@ fn render_code(page: &mut Page, code: &[DecodedLine], function: &str, shown: Sho
                 let how = if depth == 0 { "" } else { "inlined at " };
                 page.wrapped("      ; ", &format!("{how}{place}"));
             }
+            if let Some(text) = &line.source_text {
+                page.line(&format!("      ;     {}", cut(text.trim(), WIDTH - 12)));
+            }
             last_source = source;
         }
         let mark = match (line.trap, line.in_line) {
@@ -212,6 +217,11 @@ fn render_code(page: &mut Page, code: &[DecodedLine], function: &str, shown: Sho
         };
         page.wrapped("               ; ", &operand);
     }
+}
+
+/// At most `width` columns of `text`.
+fn cut(text: &str, width: usize) -> String {
+    text.chars().take(width).collect()
 }
 
 /// The trace, where an image or the log itself adds source lines to it.

@@ -32,6 +32,10 @@ impl Gpr {
     pub const RSI: Gpr = Gpr(6);
     /// RDI.
     pub const RDI: Gpr = Gpr(7);
+    /// R8.
+    pub const R8: Gpr = Gpr(8);
+    /// R9.
+    pub const R9: Gpr = Gpr(9);
     /// R11.
     pub const R11: Gpr = Gpr(11);
 
