@@ -9,6 +9,7 @@ use kolumbo_case::{CodePlace, Explanation, ReadResult};
 use kolumbo_detective::{ImageCode, Images, LoadedModule, Options};
 use kolumbo_vmlinux::dwarf::{DebugSections, Lines, SourceFrame};
 use kolumbo_vmlinux::{Elf, Image, Kernel, btf, module};
+use memmap2::Mmap;
 
 use crate::maintainers;
 
@@ -49,7 +50,9 @@ pub(crate) fn explained(
     let elf = kernel.elf();
     let image = Image::of_vmlinux(&elf, symbols.table);
     let code = ImageCode::new(&image);
-    let debug = DebugSections::of(&elf);
+    let beside = DebugSections::of(&elf).is_none().then(|| debug_file(&elf, &files.path)).flatten();
+    let debug_elf = beside.as_ref().and_then(|bytes| Elf::parse(bytes).ok());
+    let debug = DebugSections::of(debug_elf.as_ref().unwrap_or(&elf));
     let lines = debug.as_ref().map(DebugSections::lines);
     let base = lines.as_ref().and_then(|lines| build_folder(&image, lines)).unwrap_or_default();
     let frames = lines.as_ref().map(|lines| {
@@ -109,6 +112,29 @@ pub(crate) fn explained(
         None => files.path.display().to_string(),
     });
     Ok(explanation)
+}
+
+/// The file with the debug information of `elf`, which lies at `path`: by its build ID where
+/// distributions put it, or beside it. One with another build ID is not taken.
+fn debug_file(elf: &Elf<'_>, path: &Path) -> Option<Mmap> {
+    let id = elf.build_id().filter(|id| id.len() > 1)?;
+    let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let by_id = format!(".build-id/{}/{}.debug", &hex[..2], &hex[2..]);
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut name = path.file_name()?.to_owned();
+    name.push(".debug");
+    let candidates = [
+        Path::new("/usr/lib/debug").join(&by_id),
+        folder.join("usr/lib/debug").join(&by_id),
+        folder.join(&by_id),
+        folder.join(&name),
+        folder.join(".debug").join(&name),
+    ];
+    candidates.iter().filter(|path| path.is_file()).find_map(|path| {
+        let bytes = kolumbo_lab::kernel::map(path).ok()?;
+        let same = Elf::parse(&bytes).ok()?.build_id() == Some(id);
+        same.then_some(bytes)
+    })
 }
 
 /// Why the image cannot be the kernel of the log: no crash names its release.

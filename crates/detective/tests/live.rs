@@ -3,7 +3,9 @@
 //! `live/states.txt` holds 400 of 20,024 states (6,121 places) that `live/sample.py` took of Debian's
 //! 6.1.0-56-cloud-amd64 under QEMU 7.2 (TCG, one CPU, no KASLR) while busybox read /sys and /proc and forked.
 //! Over all of them the code window alone decided 67%, contradicted none firmly and 746 without a
-//! footing; with the vmlinux every doubt was cleared up and 68% were decided firmly.
+//! footing; with the vmlinux every doubt was cleared up and 68% were decided firmly. Of another 6,000
+//! states, taken later, the window decided 76% with 301 doubts, the vmlinux 71% with none; none was
+//! contradicted.
 
 use kolumbo_case::{CodeBytes, CodePlace, MachineState, Registers};
 use kolumbo_dataflow::symbolic::{Flag, Subject};

@@ -3,7 +3,7 @@
 //! Decides the order that maintainers expect: what happened, since when, what was tried, the splat,
 //! the finding, how to reproduce. The main function is [`mail`].
 
-use kolumbo_case::{CrashReport, Explanation, ReadResult};
+use kolumbo_case::{CrashReport, ExplainedState, Explanation, ReadResult};
 
 use crate::explain::{Shown, render_finding, render_state};
 use crate::wrap::Page;
@@ -47,7 +47,8 @@ pub fn mail(read: &ReadResult, explanation: &Explanation, circumstances: &Circum
     page.line("The decoded splat:");
     page.gap();
     if let Some(state) = explanation.states.iter().find(|s| !s.user_mode) {
-        render_state(&mut page, state, Shown::default());
+        let alone = ExplainedState { frames: Vec::new(), ..state.clone() };
+        render_state(&mut page, &alone, Shown::default());
         if !state.frames.is_empty() {
             page.gap();
             page.line("  Call Trace:");
@@ -86,9 +87,7 @@ fn headers(
         .recipients
         .iter()
         .partition(|r| !r.contains("@vger.kernel.org") && !r.contains("lists."));
-    for recipient in people {
-        page.line(&format!("To: {recipient}"));
-    }
+    addresses(page, "To", &people.into_iter().cloned().collect::<Vec<_>>());
     let mut copies: Vec<String> = lists.into_iter().cloned().collect();
     if copies.is_empty() {
         copies.push("linux-kernel@vger.kernel.org".to_owned());
@@ -96,8 +95,15 @@ fn headers(
     if circumstances.introduced.is_some() {
         copies.push("regressions@lists.linux.dev".to_owned());
     }
-    for copy in copies {
-        page.line(&format!("Cc: {copy}"));
+    addresses(page, "Cc", &copies);
+}
+
+/// One header, an address a line: a header of that name may stand only once (RFC 5322, 3.6).
+fn addresses(page: &mut Page, name: &str, all: &[String]) {
+    for (i, address) in all.iter().enumerate() {
+        let first = if i == 0 { format!("{name}: ") } else { "    ".to_owned() };
+        let comma = if i + 1 < all.len() { "," } else { "" };
+        page.line(&format!("{first}{address}{comma}"));
     }
 }
 
