@@ -55,10 +55,10 @@ static HELPERS: &[&[&str]] = &[
         "strstr", "^strspn", "^strsep", "^strim", "nla_str", "^string$", "string_nocheck", "^pointer$", "^number$", "snprintf", "scnprintf", "sprintf$",
         "symbol_string", "hex_string", "hex_dump", "widen_string", "ip6_addr_string", "ip4_addr_string", "mac_address_string", "uuid_string", "dentry_name",
         "copy_to_user", "copy_from_user", "copy_user", "put_user", "get_user", "clear_user", "^__copy_user", "check_object_size", "usercopy_",
-        "copy_to_iter", "copy_from_iter", "^crc16", "crc32", "^crc_", "xxh64", "csum_partial", "might_fault", "logic_in", "logic_out", "__raw_read*", "__raw_write*", "^ioread", "^iowrite", "^readb", "^readw", "^readl", "^writeb", "^writew", "^writel"],
+        "copy_to_iter", "copy_from_iter", "copy_page_to_iter", "copy_page_from_iter", "copy_folio_", "iov_iter_", "^crc16", "crc32", "^crc_", "xxh64", "csum_partial", "might_fault", "logic_in", "logic_out", "__raw_read*", "__raw_write*", "^ioread", "^iowrite", "^readb", "^readw", "^readl", "^writeb", "^writew", "^writel"],
     // Atomics, bits, references.
     &["atomic_dec", "atomic_inc", "atomic_read", "atomic_set", "atomic_or", "atomic_xor", "atomic_and", "atomic_add", "atomic_sub", "atomic_fetch", "atomic_xchg", "atomic_try", "atomic64_dec", "atomic64_inc", "atomic64_read", "atomic64_set", "atomic64_or", "atomic64_xor", "atomic64_and", "atomic64_add", "atomic64_sub", "atomic64_fetch", "atomic64_xchg", "atomic64_try", "atomic_long_dec", "atomic_long_inc", "atomic_long_read", "atomic_long_set", "atomic_long_or", "atomic_long_xor", "atomic_long_and", "atomic_long_add", "atomic_long_sub", "atomic_long_fetch", "atomic_long_xchg", "atomic_long_try", "cmpxchg", "instrument_", "clear_*bit", "set_*bit",
-        "change_*bit", "test_*bit", "^refcount_", "^__refcount", "^kref_", "ref_tracker", "seqprop_", "^put_pid", "drop_nlink", "clear_nlink", "inc_nlink",
+        "change_*bit", "test_*bit", "^refcount_", "^__refcount", "^kref_", "ref_tracker", "seqprop_", "^bitmap_", "^__bitmap_", "find_*_bit", "percpu_ref_", "^put_pid", "drop_nlink", "clear_nlink", "inc_nlink",
         "set_nlink", "page_ref"],
     // Lists and trees that only link what the caller gave them.
     &["list_add", "list_del", "list_replace", "list_move", "list_splice", "list_cut", "^llist_", "^plist_", "^klist_",
@@ -69,7 +69,7 @@ static HELPERS: &[&[&str]] = &[
         "spin_unlock", "spin_bug", "spin_dump", "queued_spin", "queued_read", "queued_write", "native_queued", "rwlock_bug", "raw_spin", "read_lock", "read_unlock", "read_trylock",
         "write_lock$", "write_lock_", "write_unlock", "write_trylock", "do_raw_", "down_read", "down_write", "down_trylock", "down_timeout", "down_interruptible", "^down$",
         "^__down", "^up$", "up_read", "up_write", "rwsem_", "^mutex_", "^__mutex", "^ww_mutex", "rt_mutex", "rt_spin_", "owner_on_cpu", "osq_lock", "osq_unlock",
-        "raw_spin_rq", "rq_lock", "rq_unlock", "percpu_down", "percpu_up", "percpu_rwsem", "trace_hardirqs", "trace_softirqs", "local_irq_"],
+        "raw_spin_rq", "rq_lock", "rq_unlock", "percpu_down", "percpu_up", "percpu_rwsem", "trace_hardirqs", "trace_softirqs", "local_irq_", "local_bh_"],
     // Debug objects, and timers and work as far as they only carry a callback: lib/debugobjects.c.
     &["debug_object", "debug_print_object", "debug_check_no", "debug_spin", "debug_mutex", "_is_static_object", "^__init_work", "lock_timer_base", "init_timer", "del_timer", "timer_delete",
         "timer_shutdown", "mod_timer", "^add_timer", "sk_reset_timer", "sk_stop_timer", "hrtimer_cancel", "hrtimer_try_to_cancel",
