@@ -349,6 +349,22 @@ fn what_makes_no_sense_is_said_with_its_place() {
     fs::write(&file, "[[axis]]\nname = \"smp\"\nvalues = [1, 1]\n").unwrap();
     let said = usage(&[file.to_str().unwrap()]);
     assert!(said.contains("m.toml:3:10: axis 'smp' has two values"), "{said}");
+    // Without a word the matrix is the one of the folder, else that of the user.
+    let described_in = |folder: &Path, here: &Path| {
+        fs::create_dir_all(folder).unwrap();
+        let file = folder.join("kolumbo.toml");
+        fs::write(&file, "title = 1\n").unwrap();
+        let output = matrix(home.path(), &[]).current_dir(here).output().unwrap();
+        fs::remove_file(&file).unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = described_in(home.path(), home.path());
+    assert!(said.contains("kolumbo.toml:1:9: "), "{said}");
+    let said = described_in(&home.path().join(".config/kolumbo"), home.path());
+    assert!(said.contains(".config/kolumbo/kolumbo.toml:1:9: "), "{said}");
+    let nothing = matrix(home.path(), &[]).current_dir(home.path()).output().unwrap();
+    assert_eq!(nothing.status.code(), Some(2));
     let missing = matrix(home.path(), &["-k", "/nowhere", "--axis", "smp=1"]).output().unwrap();
     assert_eq!(missing.status.code(), Some(125));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("/nowhere"));

@@ -45,6 +45,7 @@ pub(crate) fn kolumbo(home: &Path) -> Command {
         .env("HOME", home)
         .env_remove("XDG_STATE_HOME")
         .env_remove("XDG_CACHE_HOME")
+        .env_remove("XDG_CONFIG_HOME")
         .env_remove("NO_COLOR");
     command
 }
