@@ -148,8 +148,11 @@ impl Consistency {
         let percpu_base = percpu_base(&steps, &outcome, situation);
         let observables = observables(situation, &outcome, percpu_base, trap);
         let verdicts = judge(&outcome.machine.terms, &observables);
-        let wrong =
-            |o: &Observable| verdicts.iter().any(|v| v.subject == o.subject && v.clash != 0);
+        let clashes = verdicts.iter().any(|v| v.clash != 0);
+        let wrong = |o: &Observable| {
+            verdicts.iter().any(|v| v.subject == o.subject && v.clash != 0)
+                || (clashes && o.subject == ACCESSED)
+        };
         let believed: Vec<Observable> = observables.iter().filter(|o| !wrong(o)).copied().collect();
         let known = System::new(&outcome.machine.terms, believed)
             .known()
@@ -226,9 +229,27 @@ impl Consistency {
     }
 }
 
-/// The verdicts, with the stack pointer above suspicion where flags may be wrong in its place: with a
-/// wrong one there would be no dump.
+/// The address that the headline names, as something observed.
+const ACCESSED: Subject = Subject::Fact(2);
+
+/// The verdicts. The address that the fault names was made from registers of the dump: where one of
+/// them is wrong, the address says so a second time, and two witnesses that saw one thing would leave
+/// nobody to blame. So it is heard only where nothing clashes without it.
 fn judge(terms: &Terms, observables: &[Observable]) -> Vec<Verdict> {
+    let without: Vec<Observable> =
+        observables.iter().filter(|o| o.subject != ACCESSED).copied().collect();
+    if without.len() < observables.len() {
+        let verdicts = judge_all(terms, &without);
+        if verdicts.iter().any(|v| v.clash != 0) {
+            return verdicts;
+        }
+    }
+    judge_all(terms, observables)
+}
+
+/// The verdicts of all that was observed, with the stack pointer above suspicion where flags may be
+/// wrong in its place: with a wrong one there would be no dump.
+fn judge_all(terms: &Terms, observables: &[Observable]) -> Vec<Verdict> {
     let stack_pointer = Subject::Register(Gpr::RSP);
     let verdicts = System::new(terms, observables.to_vec()).judge();
     if !verdicts.iter().any(|v| v.clash != 0 && v.subject == stack_pointer) {
@@ -465,7 +486,7 @@ fn observables(
         found.push(Observable { subject: Subject::Fact(1), term, seen: Bits::constant(base) });
     }
     if let Some((term, address)) = trap.accessed {
-        found.push(Observable { subject: Subject::Fact(2), term, seen: Bits::constant(address) });
+        found.push(Observable { subject: ACCESSED, term, seen: Bits::constant(address) });
     }
     found
 }

@@ -200,3 +200,34 @@ fn programs_are_not_accused() {
     state.user_mode = true;
     assert!(explained(state, Vec::new(), "QEMU").findings.is_empty());
 }
+
+/// A kernel built by clang 14 in which `pv_ops.irq.save_fl` is a C function with a stack protector,
+/// booted here; no-operations stand in place of what was before, so that it decodes in one way only. The
+/// headline names the address, which is RCX a second time.
+#[test]
+fn an_address_in_the_headline_does_not_hide_a_lost_register() {
+    let log = "\
+[    0.004000] general protection fault, probably for non-canonical address 0xb9c610cdc1f3ef00: 0000 [#1] PREEMPT SMP NOPTI
+[    0.004000] CPU: 0 PID: 0 Comm: swapper/0 Not tainted 6.1.192 #2
+[    0.004000] RIP: 0010:irq_work_tick+0x6d/0x130
+[    0.004000] Code: 90 90 90 90 90 90 90 90 48 c7 c1 70 ef 01 00 65 48 03 0d 64 dc f3 7e ff 15 e6 76 94 00 a9 00 02 00 00 0f 85 bd 00 00 00 <48> 83 39 00 74 0a 31 db 48 87 19
+[    0.004000] RSP: 0000:ffa0000000003ef0 EFLAGS: 00000046
+[    0.004000] RAX: 0000000000000046 RBX: ff1100001f41c3c0 RCX: b9c610cdc1f3ef00
+[    0.004000] RDX: 0000000000000001 RSI: 0000000000000000 RDI: 0000000000000000
+[    0.004000] FS:  0000000000000000(0000) GS:ff1100001f400000(0000) knlGS:0000000000000000
+[    0.004000] CS:  0010 DS: 0000 ES: 0000 CR0: 0000000080050033
+[    0.004000] Call Trace:
+[    0.004000]  <IRQ>
+[    0.004000]  update_process_times+0x69/0x80
+[    0.004000]  tick_handle_periodic+0x1b/0x80
+[    0.004000]  timer_interrupt+0xf/0x20
+[    0.004000]  </IRQ>
+[    0.004000] ---[ end trace 0000000000000000 ]---
+";
+    let explanation = explain(&kolumbo_console::read(log.as_bytes()), &Options::default());
+    let finding = explanation.findings.first().expect("a finding");
+    assert_eq!(finding.code, FindingCode::RegisterImpossible);
+    assert_eq!(finding.subject, "RCX");
+    assert!(finding.expected.contains("0xff1100001f41ef70"), "{}", finding.expected);
+    assert_eq!(finding.suspects[0].kind, SuspectKind::Callee);
+}
