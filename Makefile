@@ -24,6 +24,7 @@ test: toolchain
 	@scripts/need.sh $(TEST_PACKAGES)
 	@scripts/kernel.sh debug >/dev/null
 	@scripts/kernel.sh other >/dev/null
+	@scripts/kernel.sh scripts >/dev/null
 	cargo test --workspace
 
 lint: toolchain
@@ -37,7 +38,9 @@ soak: toolchain
 	@scripts/need.sh $(TEST_PACKAGES)
 	@scripts/kernel.sh debug >/dev/null
 	@scripts/kernel.sh other >/dev/null
-	KOLUMBO_GUESTS=all KOLUMBO_SOAK=1 cargo test --release -p kolumbo -- --nocapture --test-threads 1
+	@scripts/kernel.sh scripts >/dev/null
+	KOLUMBO_GUESTS=all KOLUMBO_SOAK=1 cargo test --release -p kolumbo -p kolumbo-vmlinux -p kolumbo-detective \
+		-p kolumbo-contracts -- --nocapture --test-threads 1
 
 # One ratio a line, with the command it was measured against.
 bench: toolchain
