@@ -89,8 +89,11 @@ pub struct Place {
     /// File of the images given.
     pub image: String,
     /// Condition under which the code is live, when it is patched in.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live_when: Option<String>,
+    /// `file.c:12`, when the image has debug information.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
 }
 
 /// A caller that suffers.
@@ -136,6 +139,21 @@ pub struct Finding {
     pub confidence: Confidence,
     /// What else could explain it.
     pub otherwise: Vec<String>,
+    /// The code of the function that breaks it, AT&T syntax, as far as it is short.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listing: Vec<String>,
+}
+
+impl Report {
+    /// Every place that a finding names.
+    pub fn places_mut(&mut self) -> impl Iterator<Item = &mut Place> {
+        self.findings.iter_mut().flat_map(|finding| {
+            let sites = finding.sites.iter_mut().flat_map(|site| {
+                std::iter::once(&mut site.call).chain(&mut site.reads).chain(&mut site.wrote)
+            });
+            std::iter::once(&mut finding.instruction).chain(sites)
+        })
+    }
 }
 
 /// What is relied on across calls of one function beyond the C calling convention.

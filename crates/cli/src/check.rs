@@ -8,15 +8,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueHint};
 use kolumbo_case::contract::{Finding, Report};
-use kolumbo_contracts::{Declared, Image, Input, Machine, Options, check, explain_site};
+use kolumbo_contracts::{Declared, Image, Input, Machine, Options, Unused, check, explain_site};
+use kolumbo_report::check_testcase::{Testcase, testcase};
 use kolumbo_vmlinux::decompress::{Compression, decompress};
+use kolumbo_vmlinux::dwarf::DebugSections;
+use kolumbo_vmlinux::{Elf, Kernel, SymbolTable};
 
 use crate::exit::Outcome;
 
 /// Arguments of `kolumbo check`.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// vmlinux, modules (.ko, .ko.xz, .ko.zst) and objects that are checked together; the vmlinux comes first
+    /// vmlinux or bzImage, modules (.ko, .ko.xz, .ko.zst) and objects (.o) that are checked together; the vmlinux comes first
     #[arg(value_name = "IMAGE", required = true, value_hint = ValueHint::FilePath)]
     pub(crate) images: Vec<PathBuf>,
 
@@ -24,9 +27,25 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) contracts: Vec<PathBuf>,
 
+    /// Use what is inferred and the files of --contracts, not the contracts that kolumbo knows
+    #[arg(long)]
+    pub(crate) no_known_contracts: bool,
+
     /// Check what runs on one machine: a file with the flags line of /proc/cpuinfo, or names between commas
     #[arg(long, value_name = "FILE|LIST")]
     pub(crate) features: Option<String>,
+
+    /// Check what runs on a machine of this name: x86-64-v2, skylake, zen2, EPYC-Milan and others
+    #[arg(long, value_name = "NAME", conflicts_with = "features")]
+    pub(crate) cpu: Option<String>,
+
+    /// The kernel's command line: code that it switches off is not reported
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub(crate) cmdline: Option<String>,
+
+    /// Write a small test with a RUN line for FileCheck into this folder for each finding, ready for a compiler's test suite
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) testcase: Option<PathBuf>,
 
     /// Print every callee with an unusual contract and how many calls rely on it
     #[arg(long, conflicts_with_all = ["explain_site", "sarif"])]
@@ -49,10 +68,12 @@ pub(crate) struct CheckArgs {
     pub(crate) sarif: bool,
 }
 
-/// The bytes of an image, mapped or unpacked.
+/// The bytes of an image, mapped or unpacked, and the symbols that do not stand in it.
 enum Bytes {
     Mapped(memmap2::Mmap),
     Unpacked(Vec<u8>),
+    /// The kernel inside a bzImage, with its kallsyms.
+    Kernel(Vec<u8>, SymbolTable),
 }
 
 impl Bytes {
@@ -62,18 +83,27 @@ impl Bytes {
         // SAFETY: the file is only read; if somebody truncates it meanwhile, the program is killed by a signal, as any program
         // that maps files.
         let map = unsafe { memmap2::Mmap::map(&file) }.with_context(reading)?;
-        match Compression::detect(&map) {
-            Some(compression) => {
-                Ok(Self::Unpacked(decompress(compression, &map, None).with_context(reading)?))
-            }
-            None => Ok(Self::Mapped(map)),
+        if let Some(compression) = Compression::detect(&map) {
+            return Ok(Self::Unpacked(decompress(compression, &map, None).with_context(reading)?));
         }
+        if map.starts_with(b"\x7fELF") {
+            return Ok(Self::Mapped(map));
+        }
+        let kernel = Kernel::open(&map).with_context(reading)?;
+        let symbols = kernel.symbols(None);
+        if symbols.table.is_empty() {
+            bail!(
+                "{} holds no symbols, so that no function can be told; give the vmlinux it was made from",
+                path.display()
+            );
+        }
+        Ok(Self::Kernel(kernel.vmlinux().to_vec(), symbols.table))
     }
 
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Mapped(map) => map,
-            Self::Unpacked(bytes) => bytes,
+            Self::Unpacked(bytes) | Self::Kernel(bytes, _) => bytes,
         }
     }
 }
@@ -83,7 +113,16 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
     let names: Vec<String> = args.images.iter().map(|path| path.display().to_string()).collect();
     let inputs: Vec<Input<'_>> =
         names.iter().zip(&files).map(|(name, file)| Input { name, bytes: file.bytes() }).collect();
-    let image = Image::new(&inputs)?;
+    let mut image = Image::new(&inputs)?;
+    for file in &files {
+        if let Bytes::Kernel(_, symbols) = file {
+            image.add_symbols(
+                symbols
+                    .iter()
+                    .map(|symbol| (symbol.address, symbol.name, symbol.kind.is_ascii_uppercase())),
+            );
+        }
+    }
     let options = options(args)?;
     let mut out = std::io::stdout().lock();
     if let Some(place) = &args.explain_site {
@@ -104,6 +143,10 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
     if let Some(path) = &args.baseline {
         drop_known(&mut report, path)?;
     }
+    name_lines(&mut report, &names, &files);
+    if let Some(folder) = &args.testcase {
+        write_testcases(&report, folder)?;
+    }
     if args.json {
         serde_json::to_writer_pretty(&mut out, &report)?;
         writeln!(out)?;
@@ -118,22 +161,66 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome> {
     Ok(if report.findings.is_empty() { Outcome::Done } else { Outcome::Findings })
 }
 
+/// Adds source lines to the findings, from the debug information of linked kernels. It is read only when there is a finding.
+fn name_lines(report: &mut Report, names: &[String], files: &[Bytes]) {
+    if report.findings.is_empty() {
+        return;
+    }
+    for (name, file) in names.iter().zip(files) {
+        let Ok(elf) = Elf::parse(file.bytes()) else { continue };
+        if elf.is_relocatable() {
+            continue;
+        }
+        let Some(sections) = DebugSections::of(&elf) else { continue };
+        let lines = sections.lines();
+        for place in report.places_mut().filter(|place| place.image == *name) {
+            place.source = lines
+                .frames(place.address)
+                .first()
+                .and_then(|frame| Some(format!("{}:{}", frame.file.as_deref()?, frame.line?)));
+        }
+    }
+}
+
+/// Writes a test for each finding that fits into one.
+fn write_testcases(report: &Report, folder: &Path) -> Result<()> {
+    let tests: Vec<Testcase> = report.findings.iter().filter_map(testcase).collect();
+    if tests.is_empty() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    for test in tests {
+        let path = folder.join(&test.name);
+        std::fs::write(&path, &test.text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
 fn options(args: &CheckArgs) -> Result<Options> {
-    let mut declared = Declared::builtin();
+    let mut declared =
+        if args.no_known_contracts { Declared::default() } else { Declared::builtin() };
     for path in &args.contracts {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("reading the contracts in {}", path.display()))?;
         declared.add(&path.display().to_string(), &text)?;
     }
-    let machine = match &args.features {
-        Some(list) if Path::new(list).is_file() => Some(Machine::parse(
+    let machine = match (&args.features, &args.cpu) {
+        (_, Some(name)) => match Machine::named(name) {
+            Some(machine) => Some(machine),
+            None => bail!(
+                "no CPU is called {name}; kolumbo knows {}; give --features for any other",
+                Machine::names().collect::<Vec<_>>().join(", ")
+            ),
+        },
+        (Some(list), None) if Path::new(list).is_file() => Some(Machine::parse(
             &std::fs::read_to_string(list)
                 .with_context(|| format!("reading the features in {list}"))?,
         )),
-        Some(list) => Some(Machine::parse(list)),
-        None => None,
+        (Some(list), None) => Some(Machine::parse(list)),
+        (None, None) => None,
     };
-    Ok(Options { declared, machine })
+    let unused = args.cmdline.as_deref().map(Unused::under).unwrap_or_default();
+    Ok(Options { declared, machine, unused })
 }
 
 /// Drops findings of which the earlier report knows the culprit and the registers.

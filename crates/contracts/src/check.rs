@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use kolumbo_dataflow::iced_x86::Mnemonic;
 use kolumbo_dataflow::{
     Callee, Callees, EffectsReader, Evidence, Parts, Printer, Returns, Syntax, evidence, reliance,
 };
@@ -14,7 +15,8 @@ use rayon::prelude::*;
 
 use crate::blame::{blame, handed_on, own_blame, own_writes, put_there_by, understood_destroys};
 use crate::declared::Declared;
-use crate::features::{FeatureNames, Machine};
+use crate::fastops::fastops;
+use crate::features::{FeatureNames, Machine, Unused, in_use_under};
 use crate::image::Image;
 use crate::program::{CALLEE_SAVED, Function, Program};
 use crate::tables::Tables;
@@ -37,11 +39,13 @@ pub struct Options {
     pub declared: Declared,
     /// The machine, when only what becomes live on it is to be checked.
     pub machine: Option<Machine>,
+    /// Code that the kernel's command line switches off.
+    pub unused: Unused,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { declared: Declared::builtin(), machine: None }
+        Self { declared: Declared::builtin(), machine: None, unused: Unused::default() }
     }
 }
 
@@ -53,7 +57,9 @@ pub fn check(image: &Image<'_>, options: &Options) -> Report {
     if let Some(machine) = &options.machine {
         tables.select(&|alternative| machine.takes(&names, alternative));
     }
-    judge(&Program::new(image, tables), &names, &options.declared)
+    let mut report = judge(&Program::new(image, tables), &names, &options.declared);
+    report.findings.retain(|finding| !options.unused.holds(&finding.culprit));
+    report
 }
 
 /// Holds what was found out about a program against the contracts, stated and inferred.
@@ -418,11 +424,17 @@ impl View<'_, '_, '_> {
         let of: usize = group.iter().map(|(conflict, _)| conflict.sites).sum();
         let declared = group.iter().find_map(|(conflict, _)| Some(conflict.declared.clone()?.0));
         let blame = group[0].1.clone();
+        // Behind a return thunk stands everybody who reads flags behind a call.
+        let flags_only = lost.general == 0 && lost.flags != 0 && declared.is_some();
+        let mut of_flags = if flags_only { self.flag_readers(lost) } else { Vec::new() };
+        let sites_total = sites_total + of_flags.len();
+        of_flags.truncate(MOST_SUFFERERS);
         let sites = group
             .iter()
             .flat_map(|(conflict, _)| &conflict.calls)
             .take(MOST_SUFFERERS)
             .map(|(call, parts)| self.sufferer(*call, *parts, &mut reader))
+            .chain(of_flags)
             .collect();
         let confidence = match (&declared, sites_total) {
             (Some(_), _) | (None, 5..) => Confidence::High,
@@ -453,7 +465,58 @@ impl View<'_, '_, '_> {
             sites_total,
             confidence,
             otherwise,
+            listing: self.listing(blame.function),
         }
+    }
+
+    /// The code of a function, as far as it is short.
+    fn listing(&self, entry: u64) -> Vec<String> {
+        const LONGEST: usize = 64;
+        let mut printer = Printer::new(Syntax::Att);
+        let body = self.program.function(entry).map(|function| &function.body);
+        let instructions = body.map_or(&[][..], |body| &body.instructions);
+        instructions
+            .iter()
+            .take(LONGEST)
+            .map(|instruction| printer.instruction(instruction))
+            .collect()
+    }
+
+    /// Stubs that deliver flags through their return, and calls behind which flags are read.
+    fn flag_readers(&self, lost: Parts) -> Vec<Sufferer> {
+        let flags =
+            Parts { flags: lost.flags & kolumbo_dataflow::ARITHMETIC_FLAGS, ..Parts::EMPTY };
+        // The flags are handed over as well; elsewhere PUSHF behind a call only asks whether interrupts are on.
+        let hands_over = |function: &Function, block: usize| {
+            let range = function.body.blocks[block].range.clone();
+            let code = &function.body.instructions[range.start as usize..range.end as usize];
+            code.iter().any(|instruction| instruction.mnemonic() == Mnemonic::Popfq)
+        };
+        let calls = self.program.functions.iter().flat_map(|function| {
+            function.demands.sites.iter().filter(move |site| {
+                site.relies.intersects(flags)
+                    && matches!(site.callee, Callee::Unknown)
+                    && hands_over(function, site.block)
+            })
+        });
+        let calls: Vec<_> = calls.collect();
+        let file = |address| self.program.image.region(address).map(|region| region.file);
+        let files: Vec<_> = calls.iter().map(|site| file(site.address)).collect();
+        let stubs = fastops(self.program);
+        let stubs = stubs.into_iter().filter(|stub| files.contains(&file(stub.entry)));
+        let stubs = stubs.map(|stub| Sufferer {
+            call: self.place(stub.returns),
+            relies: flags.names(),
+            reads: None,
+            wrote: Some(self.place(stub.sets)),
+        });
+        let calls = calls.iter().map(|site| Sufferer {
+            call: self.place(site.address),
+            relies: (site.relies & flags).names(),
+            reads: None,
+            wrote: None,
+        });
+        calls.chain(stubs).collect()
     }
 
     fn sufferer(&self, call: Call, parts: Parts, reader: &mut EffectsReader) -> Sufferer {
@@ -494,7 +557,9 @@ impl View<'_, '_, '_> {
                 .program
                 .tables
                 .live_when(address)
-                .map(|alternative| self.names.condition(alternative)),
+                .map(|alternative| self.names.condition(alternative))
+                .or_else(|| in_use_under(&self.program.place_name(address)).map(str::to_owned)),
+            source: None,
         }
     }
 }

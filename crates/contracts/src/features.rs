@@ -65,6 +65,50 @@ pub struct Machine {
     pub features: HashSet<String>,
 }
 
+/// What every x86-64 machine has.
+const BASE: &str = "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 syscall nx lm";
+/// What the x86-64-v2 level adds, with what all machines of that age have.
+const V2: &str = "cx16 lahf_lm popcnt pni ssse3 sse4_1 sse4_2 rdtscp nopl rep_good tsc_deadline_timer pcid x2apic";
+/// What the x86-64-v3 level adds, with what all machines of that age have.
+const V3: &str = "avx avx2 bmi1 bmi2 f16c fma movbe abm xsave osxsave fsgsbase erms smep invpcid rdrand xsaveopt lfence_rdtsc";
+const SINCE_SKYLAKE: &str = "smap clflushopt xsavec xsaves xgetbv1 adx rdseed";
+
+/// Machines by name: the names that people and QEMU use, and what each has beyond the level before. Only features that
+/// kernels patch code for matter, so that the lists are short.
+const MACHINES: [(&str, &[&str]); 10] = [
+    ("x86-64-v1", &[BASE]),
+    ("x86-64-v2", &[BASE, V2]),
+    ("x86-64-v3", &[BASE, V2, V3]),
+    ("haswell", &[BASE, V2, V3]),
+    ("skylake", &[BASE, V2, V3, SINCE_SKYLAKE]),
+    (
+        "icelake",
+        &[
+            BASE,
+            V2,
+            V3,
+            SINCE_SKYLAKE,
+            "fsrm clwb rdpid umip pku ospke ibrs_enhanced avx512f avx512bw avx512vl",
+        ],
+    ),
+    ("zen2", &[BASE, V2, V3, SINCE_SKYLAKE, "clwb rdpid umip svm sse4a clzero"]),
+    ("epyc-rome", &[BASE, V2, V3, SINCE_SKYLAKE, "clwb rdpid umip svm sse4a clzero"]),
+    (
+        "zen3",
+        &[
+            BASE,
+            V2,
+            V3,
+            SINCE_SKYLAKE,
+            "clwb rdpid umip svm sse4a clzero fsrm pku ospke invlpgb ibpb",
+        ],
+    ),
+    (
+        "epyc-milan",
+        &[BASE, V2, V3, SINCE_SKYLAKE, "clwb rdpid umip svm sse4a clzero fsrm pku ospke ibpb"],
+    ),
+];
+
 impl Machine {
     /// A machine from a list of names: the `flags` line of `/proc/cpuinfo`, or names between commas or blanks.
     #[must_use]
@@ -82,10 +126,110 @@ impl Machine {
         Self { features }
     }
 
+    /// A machine by its name, in any case; `None` when it is not known. [`Machine::names`] lists them.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase();
+        let (_, lists) = MACHINES.iter().find(|(known, _)| *known == name)?;
+        let features = lists.iter().flat_map(|list| list.split(' ')).map(str::to_owned).collect();
+        Some(Self { features })
+    }
+
+    /// The names of the machines that are known.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        MACHINES.iter().map(|(name, _)| *name)
+    }
+
     /// Whether the machine takes an alternative. `None` when the feature has no name: the kernel decides it at boot.
     #[must_use]
     pub fn takes(&self, names: &FeatureNames, alternative: &Alternative) -> Option<bool> {
         let name = names.names.get(&alternative.feature)?;
         Some(self.features.contains(name) != alternative.inverted)
+    }
+}
+
+/// Code that a kernel command line switches off, so that what is wrong with it harms nobody.
+#[derive(Clone, Debug, Default)]
+pub struct Unused {
+    prefixes: Vec<&'static str>,
+}
+
+/// Words of the command line, and the code that is not used then: Documentation/admin-guide/kernel-parameters.txt, v6.12.
+/// `safe-ret` is the one setting of spec_rstack_overflow that uses the srso thunks, `unret` the one of retbleed.
+const SWITCHES: [(&str, &[&str]); 13] = [
+    (
+        "mitigations=off",
+        &["srso_", "retbleed_return_thunk", "zen_", "its_return_thunk", "__x86_indirect_"],
+    ),
+    ("spec_rstack_overflow=off", &["srso_"]),
+    ("spec_rstack_overflow=microcode", &["srso_"]),
+    ("spec_rstack_overflow=ibpb", &["srso_"]),
+    ("spec_rstack_overflow=ibpb-vmexit", &["srso_"]),
+    ("retbleed=off", &["retbleed_return_thunk", "zen_"]),
+    ("retbleed=ibpb", &["retbleed_return_thunk", "zen_"]),
+    ("retbleed=stuff", &["retbleed_return_thunk", "zen_"]),
+    ("indirect_target_selection=off", &["its_return_thunk", "__x86_indirect_its_"]),
+    ("nospectre_v2", &["__x86_indirect_"]),
+    ("spectre_v2=off", &["__x86_indirect_"]),
+    ("spectre_v2=eibrs", &["__x86_indirect_"]),
+    ("spectre_v2=ibrs", &["__x86_indirect_"]),
+];
+
+impl Unused {
+    /// What the words of a command line switch off. The last setting of a parameter counts.
+    #[must_use]
+    pub fn under(cmdline: &str) -> Self {
+        let mut last: Vec<&str> = Vec::new();
+        for word in cmdline.split_whitespace() {
+            let key = word.split('=').next().unwrap_or(word);
+            last.retain(|earlier| earlier.split('=').next() != Some(key));
+            last.push(word);
+        }
+        let prefixes = SWITCHES
+            .iter()
+            .filter(|(word, _)| last.contains(word))
+            .flat_map(|(_, prefixes)| prefixes.iter().copied())
+            .collect();
+        Self { prefixes }
+    }
+
+    /// Whether the code of this name is not used.
+    #[must_use]
+    pub fn holds(&self, symbol: &str) -> bool {
+        self.prefixes.iter().any(|prefix| symbol.starts_with(prefix))
+    }
+}
+
+/// The setting under which a return thunk is in use, for reports.
+#[must_use]
+pub(crate) fn in_use_under(symbol: &str) -> Option<&'static str> {
+    const THUNKS: [(&str, &str); 4] = [
+        ("srso_", "with spec_rstack_overflow=safe-ret on AMD Zen 1 to 4"),
+        ("retbleed_return_thunk", "with retbleed=unret on AMD Zen 1 and 2"),
+        ("zen_", "with retbleed=unret on AMD Zen 1 and 2"),
+        ("its_return_thunk", "with indirect_target_selection=on on Intel Skylake to Rocket Lake"),
+    ];
+    THUNKS.iter().find(|(prefix, _)| symbol.starts_with(prefix)).map(|(_, when)| *when)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_setting_of_a_parameter_counts() {
+        let safe = Unused::under("quiet spec_rstack_overflow=off spec_rstack_overflow=safe-ret");
+        assert!(!safe.holds("srso_safe_ret"));
+        let off = Unused::under("spec_rstack_overflow=safe-ret spec_rstack_overflow=off");
+        assert!(off.holds("srso_safe_ret") && !off.holds("its_return_thunk"));
+        assert!(Unused::under("mitigations=off").holds("__x86_indirect_thunk_rax"));
+    }
+
+    #[test]
+    fn machines_are_known_by_name() {
+        let zen2 = Machine::named("EPYC-Rome").expect("a machine");
+        assert!(zen2.features.contains("smap") && !zen2.features.contains("fsrm"));
+        assert!(Machine::named("pentium").is_none());
+        assert!(Machine::names().all(|name| Machine::named(name).is_some()));
     }
 }

@@ -131,10 +131,41 @@ impl<'d> Image<'d> {
             }
         }
         image.regions.sort_by_key(|region| region.address);
-        image.symbols.sort_by_key(|symbol| {
+        image.sort_symbols();
+        Ok(image)
+    }
+
+    /// Names code by symbols that are not in the files: those of a System.map, or of the kallsyms in a bzImage. A symbol
+    /// reaches up to the next one.
+    pub fn add_symbols(&mut self, symbols: impl Iterator<Item = (u64, &'d str, bool)>) {
+        let mut found: Vec<(u64, &'d str, bool)> = symbols.collect();
+        found.sort_unstable();
+        for index in 0..found.len() {
+            let (address, name, global) = found[index];
+            let Some(region) = self.region(address) else { continue };
+            let code = region.code;
+            let end = region.address + region.bytes.len() as u64;
+            let next = found[index..].iter().map(|symbol| symbol.0).find(|next| *next > address);
+            let size = next.map_or(end, |next| next.min(end)).saturating_sub(address);
+            let file = region.file;
+            self.add_symbol(Symbol {
+                address,
+                size,
+                name,
+                function: code,
+                object: !code,
+                global,
+                code,
+                file,
+            });
+        }
+        self.sort_symbols();
+    }
+
+    fn sort_symbols(&mut self) {
+        self.symbols.sort_by_key(|symbol| {
             (symbol.address, !symbol.function, !symbol.global, std::cmp::Reverse(symbol.size))
         });
-        Ok(image)
     }
 
     fn add_linked(&mut self, elf: &Elf<'d>, file: usize) {

@@ -15,11 +15,12 @@ pub mod declared;
 pub mod blame;
 pub mod check;
 pub mod explain;
+pub mod fastops;
 
 pub use check::{Options, check, judge};
 pub use declared::{Contract, Declared, DeclaredError};
 pub use explain::explain_site;
-pub use features::{FeatureNames, Machine};
+pub use features::{FeatureNames, Machine, Unused};
 pub use image::{Image, ImageError, Input};
 pub use program::Program;
 pub use tables::Tables;

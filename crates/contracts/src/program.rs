@@ -70,7 +70,7 @@ struct Code<'i, 'd> {
     tables: std::sync::Arc<Tables>,
 }
 
-/// Names of code that only returns to the caller: arch/x86/lib/retpoline.S, since v5.19 (commit 0b53c374b9ef).
+/// Names of code that only returns to the caller: arch/x86/lib/retpoline.S, since v5.19.
 const RETURN_THUNK: &str = "__x86_return_thunk";
 
 /// Names of code that jumps to where a register points.

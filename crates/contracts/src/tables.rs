@@ -144,8 +144,7 @@ impl Tables {
     }
 
     fn read_alternatives(&mut self, image: &Image<'_>, address: u64, bytes: &[u8]) {
-        // struct alt_instr in arch/x86/include/asm/alternative.h: 12 bytes; 13 with padlen (before v5.14, commit 23c1ad538f4f
-        // removed it); 14 with 32 bits of flags (since v6.3, commit 5d1dd961e743).
+        // struct alt_instr in arch/x86/include/asm/alternative.h: 12 bytes; 13 with padlen (before v5.14); 14 with 32 bits of flags (since v6.3).
         let layouts: [(usize, Layout); 3] = [
             (14, Layout { feature: 8, flags: Some(10), len: 12, replacement_len: 13 }),
             (12, Layout { feature: 8, flags: None, len: 10, replacement_len: 11 }),
@@ -180,7 +179,7 @@ impl Tables {
             );
             return;
         };
-        // ALT_FLAG_DIRECT_CALL (since v6.8, commit 3b7e69af0b0a): the call through memory becomes a direct call of the same target.
+        // ALT_FLAG_DIRECT_CALL (since v6.8): the call through memory becomes a direct call of the same target.
         const DIRECT_CALL: u16 = 1 << 1;
         for (index, entry) in bytes.chunks_exact(stride).enumerate() {
             let at = address.wrapping_add((index * stride) as u64);
@@ -199,7 +198,7 @@ impl Tables {
         }
     }
 
-    /// Since v6.9 (commit 4461438a8405) the return thunk warns once when it is still used although another one was selected. That
+    /// Since v6.9 the return thunk warns once when it is still used although another one was selected. That
     /// is a report of a misuse, not code that callers live with.
     fn drop_misuse_warning(&mut self, image: &Image<'_>) {
         let (Some(thunk), Some(warning)) =

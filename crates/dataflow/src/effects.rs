@@ -412,6 +412,12 @@ fn rule(instruction: &Instruction) -> Rule {
     }
 }
 
+/// Whether an operand lies in memory.
+#[must_use]
+pub fn touches_memory(instruction: &Instruction) -> bool {
+    instruction.op_kinds().any(|kind| kind == OpKind::Memory)
+}
+
 /// Whether the instruction leaves every arithmetic flag as it was.
 #[must_use]
 pub fn keeps_arithmetic_flags(instruction: &Instruction) -> bool {

@@ -19,7 +19,7 @@ pub use addresses::{AddressMap, AddressSet, Sieve};
 pub use brief::Brief;
 pub use demand::{Demands, Site, demands, reachable, reliance};
 pub use disassembly::{Line, Printer, Syntax, disassemble};
-pub use effects::{Effects, EffectsReader, effects};
+pub use effects::{Effects, EffectsReader, effects, touches_memory};
 pub use evidence::{Evidence, evidence};
 pub use flow::{Block, Body, Callee, CodeMap, Ending, Replacement, Target, walk};
 pub use parts::{ARITHMETIC_FLAGS, Parts};

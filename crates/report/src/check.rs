@@ -63,7 +63,8 @@ fn one(page: &mut Page, finding: &Finding) {
         }
         ContractSource::Declared { name, source, commit, why } => {
             page.wrapped("  contract:  ", &format!("{name}: {why}"));
-            page.wrapped("             ", &format!("stated in {source}; {commit}"));
+            let commit = if commit.is_empty() { String::new() } else { format!("; {commit}") };
+            page.wrapped("             ", &format!("stated in {source}{commit}"));
         }
     }
     place(page, "  destroyer: ", &finding.instruction);
@@ -84,7 +85,7 @@ fn one(page: &mut Page, finding: &Finding) {
         }
     }
     let shown = finding.sites.len().min(SITES);
-    if finding.sites_total > shown {
+    if finding.sites_total > shown && shown > 0 {
         page.line(&format!("             and {} more", finding.sites_total - shown));
     }
     for other in &finding.otherwise {
@@ -96,6 +97,9 @@ fn place(page: &mut Page, first: &str, place: &Place) {
     let mut words = format!("{}: {}", place.symbol, place.instruction);
     if let Some(when) = &place.live_when {
         words.push_str(&format!(" (live {when})"));
+    }
+    if let Some(source) = &place.source {
+        words.push_str(&format!(" at {source}"));
     }
     page.wrapped(first, &words);
 }
@@ -163,6 +167,7 @@ mod tests {
             instruction: instruction.into(),
             image: "vmlinux".into(),
             live_when: None,
+            source: None,
         }
     }
 
@@ -186,6 +191,7 @@ mod tests {
             sites_total: 16,
             confidence: Confidence::High,
             otherwise: vec!["the register carries a result".into()],
+            listing: Vec::new(),
         };
         let totals = Totals { functions: 2, sites: 300, relying: 40, ..Totals::default() };
         let text = report(&Report {
