@@ -7,8 +7,8 @@
 # package  the package itself, as a .deb
 # other    another release, for tests that compare two: the newest of the archive's that is not this one
 # debug    as image, with the debug vmlinux below FOLDER/usr/lib/debug
-# scripts  scripts/faddr2line and scripts/decode_stacktrace.sh of Linux, which tests and benches are
-#          held against; prints the folder that has them below scripts/
+# scripts  scripts/faddr2line, scripts/decode_stacktrace.sh and scripts/diffconfig of Linux, which tests
+#          and benches are held against; prints the folder that has them below scripts/
 #
 # Nothing is installed. The release is that of the newest installed linux-headers-*-cloud-amd64,
 # since the tests build a module against it.
@@ -59,13 +59,13 @@ debug)
     ;;
 scripts)
     tree=$cache/linux-scripts
-    if [ ! -e "$tree/scripts/decode_stacktrace.sh" ]; then
+    if [ ! -e "$tree/scripts/diffconfig" ]; then
         series=$(echo "$release" | cut -d. -f1,2)
         deb=$(fetch "linux-source-$series")
         mkdir -p "$tree"
         dpkg --fsys-tarfile "$deb" | tar -xO "./usr/src/linux-source-$series.tar.xz" |
             tar -xJ -C "$tree" --strip-components 1 --wildcards \
-                '*/scripts/faddr2line' '*/scripts/decode_stacktrace.sh'
+                '*/scripts/faddr2line' '*/scripts/decode_stacktrace.sh' '*/scripts/diffconfig'
     fi
     echo "$tree"
     exit

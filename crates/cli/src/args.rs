@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Boot(Box<BootArgs>),
     /// Check a vmlinux, modules or objects for broken register contracts: who relies on what, and who breaks it
     Check(Box<crate::check::CheckArgs>),
+    /// Compare kernel configurations
+    Config(crate::config::args::ConfigArgs),
     /// Boot a table of conditions in parallel and say the smallest condition under which it fails
     #[command(after_long_help = MATRIX_CODES)]
     Matrix(Box<crate::matrix::args::MatrixArgs>),

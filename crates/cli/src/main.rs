@@ -3,6 +3,7 @@
 mod args;
 mod boot;
 mod check;
+mod config;
 mod console_output;
 mod exit;
 mod explain;

@@ -7,6 +7,7 @@ pub mod boot;
 pub mod check;
 pub mod check_sarif;
 pub mod check_testcase;
+pub mod config;
 pub mod crash;
 pub mod explain;
 pub mod explain_mail;
