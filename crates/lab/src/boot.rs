@@ -364,6 +364,7 @@ fn run(
     machine.end(&mut tail)?;
 
     case.guest = judge.userspace().facts.clone();
+    case.gaps.extend(missing_cpus(case));
     case.timeline = judge
         .transcript()
         .timeline
@@ -380,6 +381,20 @@ fn run(
     case.outcome = Some(verdict);
     case.inputs = hashes.collect();
     Ok(())
+}
+
+/// A word about CPUs that did not come up although nobody asked for fewer.
+fn missing_cpus(case: &CaseFile) -> Option<String> {
+    let (guest, smp) = (case.guest.as_ref()?, case.spec.smp);
+    let online = guest.cpus_online;
+    let fewer = ["nosmp", "maxcpus=", "nr_cpus="];
+    let asked = guest.cmdline.split_whitespace().any(|w| fewer.iter().any(|f| w.starts_with(f)));
+    (online > 0 && online < smp && !asked).then(|| {
+        format!(
+            "{online} of {smp} CPUs came up; a kernel without ACPI sees one of each socket: try \
+             --qemu-opts '-smp {smp},sockets={smp}'"
+        )
+    })
 }
 
 fn start(prepared: &Prepared) -> Result<(Machine, Accel, String), BootError> {
@@ -525,6 +540,23 @@ mod tests {
         assert_eq!(line(&["quiet"]), format!("{CONSOLE_WORDS} {TIMER_WORDS} quiet"));
         let named = line(&["quiet", "console=tty0 x"]);
         assert_eq!(named, format!("{TIMER_WORDS} quiet console=tty0 x"));
+    }
+
+    #[test]
+    fn cpus_that_stay_away_are_missed() {
+        let case = |online, cmdline: &str| CaseFile {
+            spec: BootSpec { smp: 2, ..BootSpec::default() },
+            guest: Some(kolumbo_case::file::GuestFacts {
+                cpus_online: online,
+                cmdline: cmdline.to_owned(),
+                ..Default::default()
+            }),
+            ..CaseFile::default()
+        };
+        assert!(missing_cpus(&case(1, "quiet")).is_some_and(|t| t.starts_with("1 of 2 CPUs")));
+        for (online, cmdline) in [(2, ""), (0, ""), (1, "maxcpus=1"), (1, "x nosmp")] {
+            assert_eq!(missing_cpus(&case(online, cmdline)), None);
+        }
     }
 
     #[test]

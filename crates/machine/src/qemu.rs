@@ -152,6 +152,10 @@ impl Plan {
         add(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
         add(&["-chardev", &format!("file,id=init,path=/proc/self/fd/{}", channels.init)]);
         add(&["-device", &format!("isa-debugcon,iobase={INIT_CHANNEL_PORT:#x},chardev=init")]);
+        // A kernel without I/O port access for programs (CONFIG_X86_IOPL_IOPERM) leaves init the
+        // second serial port.
+        add(&["-chardev", &format!("file,id=serial,path=/proc/self/fd/{}", channels.init)]);
+        add(&["-serial", "chardev:serial"]);
         add(&["-chardev", &format!("socket,id=monitor,fd={}", channels.monitor)]);
         add(&["-mon", "chardev=monitor,mode=control"]);
         // The guest stands still, registers intact, when it resets or powers off: whether to go on
@@ -169,6 +173,7 @@ impl Plan {
         add(&["-serial", "stdio"]);
         add(&["-chardev", "file,id=init,path=/dev/stderr"]);
         add(&["-device", &format!("isa-debugcon,iobase={INIT_CHANNEL_PORT:#x},chardev=init")]);
+        add(&["-chardev", "file,id=serial,path=/dev/stderr", "-serial", "chardev:serial"]);
         add(&["-no-reboot"]);
         argv.extend(self.last_arguments());
         argv

@@ -68,7 +68,8 @@ fn guest(case: &CaseFile) -> String {
     if let Some(g) = &case.guest
         && g.cpus_online != spec.smp
     {
-        let _ = write!(text, ", {} CPUs online", g.cpus_online);
+        let plural = if g.cpus_online == 1 { "" } else { "s" };
+        let _ = write!(text, ", {} CPU{plural} online", g.cpus_online);
     }
     text
 }

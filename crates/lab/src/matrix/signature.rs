@@ -34,7 +34,9 @@ pub fn signature(case: &CaseFile, console: &[u8], allow_splats: bool) -> String 
     if let Some(title) = title {
         return title;
     }
-    match stuck_function(verdict) {
+    // Only a guest that stands still stands somewhere: at a reset each run is caught elsewhere.
+    let hangs = verdict.verdict.name().starts_with("hung-");
+    match stuck_function(verdict).filter(|_| hangs) {
         Some(function) => format!("{} in {} at {function}", verdict.verdict, verdict.phase),
         None => format!("{} in {}", verdict.verdict, verdict.phase),
     }

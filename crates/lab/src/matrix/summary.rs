@@ -221,12 +221,18 @@ fn merge_hangs(matrix: &MatrixFile) -> HashMap<String, String> {
 fn marks(matrix: &MatrixFile, bug: u32) -> Vec<(Vec<u32>, Mark)> {
     let known = &matrix.bugs[bug as usize];
     let rate = f64::from(known.struck) / f64::from(known.judged.max(1));
+    let own = |r: &&Run| r.bug == Some(bug);
+    // A run that came further before something else struck was past the place of this bug.
+    let place = matrix.cells.iter().flat_map(|c| &c.runs).filter(own).map(|r| r.phase).max();
+    let passed = |r: &&Run| r.bug.is_some() && Some(r.phase) > place;
     let mark = |cell: &Cell| {
-        let strikes = cell.runs.iter().any(|r| r.bug == Some(bug));
-        let luck = (1.0 - rate).powi(i32::try_from(cell.counts.healthy).unwrap_or(i32::MAX));
+        let strikes = cell.runs.iter().any(|r| own(&r));
+        let further = cell.runs.iter().filter(passed).count();
+        let unharmed = cell.counts.healthy + u32::try_from(further).unwrap_or(u32::MAX);
+        let luck = (1.0 - rate).powi(i32::try_from(unharmed).unwrap_or(i32::MAX));
         if strikes {
             Mark::Sick
-        } else if cell.counts.healthy > 0 && luck <= 1.0 - matrix.confidence {
+        } else if unharmed > 0 && luck <= 1.0 - matrix.confidence {
             Mark::Healthy
         } else {
             Mark::Unknown
@@ -471,6 +477,24 @@ mod tests {
         });
         let sentences: Vec<&str> = found.bugs.iter().map(|b| b.sentence.as_str()).collect();
         assert_eq!(sentences, ["clang", "smp ≥ 2"], "clang/2 could hide the second one");
+    }
+
+    #[test]
+    fn a_bug_that_strikes_later_says_that_the_earlier_one_did_not() {
+        let plan = plan(&["kernel=gcc:g,clang:c", "smp=1,2"]);
+        let mut runs = Vec::new();
+        for cell in &plan.cells {
+            let name = plan.name(&cell.at);
+            let (signature, phase) = match name.as_str() {
+                "clang/1" | "clang/2" => ("BUG: early", kolumbo_case::Phase::EarlyConsole),
+                _ => ("reset in shutdown", kolumbo_case::Phase::Shutdown),
+            };
+            runs.push((name, Run { phase, ..run(1, signature) }));
+        }
+        let found = summarise(&plan, runs, |_| String::new(), &circumstances());
+        let sentences: Vec<&str> = found.bugs.iter().map(|b| b.sentence.as_str()).collect();
+        // Whether the late one strikes with clang, too, the early one hides.
+        assert_eq!(sentences, ["clang", "always"]);
     }
 
     #[test]
