@@ -29,11 +29,6 @@ pub enum Evidence {
 #[must_use]
 pub fn evidence(body: &Body, callees: &impl Callees, site: usize, register: usize) -> Evidence {
     let wanted = Parts::general(register);
-    // Calls of the same callee are taken to keep the register: that is what is asked.
-    let asked = match body.blocks[site].ending {
-        Ending::Calls(callee) => Some(callee),
-        _ => None,
-    };
     let before = body.before();
     let mut best = Evidence::Leftover;
     let mut seen = vec![false; body.blocks.len()];
@@ -47,7 +42,6 @@ pub fn evidence(body: &Body, callees: &impl Callees, site: usize, register: usiz
         let block = &body.blocks[number];
         if number != site
             && let Ending::Calls(callee) = block.ending
-            && Some(callee) != asked
             && callees.summary(callee).destroys.intersects(wanted)
         {
             continue;
