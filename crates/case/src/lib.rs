@@ -4,6 +4,7 @@
 //! did, a [`Verdict`] says what became of the guest and carries the [`Evidence`] for it, and a
 //! [`CaseFile`] keeps all of that on disk. It may not know files, processes, clocks, QEMU or ELF.
 
+pub mod build;
 pub mod config;
 pub mod console;
 pub mod contract;
@@ -19,6 +20,9 @@ pub mod phase;
 pub mod spec;
 pub mod verdict;
 
+pub use build::{
+    BUILD_FORMAT_VERSION, BuildFailure, BuildFile, BuildState, ToolchainFacts, WarningGroup,
+};
 pub use config::{CONFIG_DIFF_VERSION, Cause, CauseKind, ConfigDiff, ConfigSide, OptionChange};
 pub use console::{ConsoleRecord, HeadlineKind};
 pub use crash::{

@@ -23,6 +23,9 @@ pub(crate) enum Command {
     Boot(Box<BootArgs>),
     /// Check a vmlinux, modules or objects for broken register contracts: who relies on what, and who breaks it
     Check(Box<crate::check::CheckArgs>),
+    /// Build a kernel out of its tree, reproducibly, and say what broke it
+    #[command(after_long_help = crate::build::EXIT_CODES)]
+    Build(Box<crate::build::BuildArgs>),
     /// Compare kernel configurations
     Config(crate::config::args::ConfigArgs),
     /// Boot a table of conditions in parallel and say the smallest condition under which it fails

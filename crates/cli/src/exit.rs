@@ -7,13 +7,16 @@ use kolumbo_case::verdict::{EXIT_CANNOT_TELL, EXIT_USAGE};
 use kolumbo_case::{CaseFile, VerdictKind};
 
 use crate::args::{Cli, Command};
-use crate::{boot, check, config, explain, host, manual, matrix, read, show};
+use crate::{boot, build, check, config, explain, host, manual, matrix, read, show};
 
 /// The guest booted, but what it was asked to do there failed.
 const EXIT_JOB_FAILED: u8 = 1;
 
 /// A check found broken contracts.
 const EXIT_FINDINGS: u8 = 1;
+
+/// A kernel could not be built.
+const EXIT_BROKEN: u8 = 1;
 
 /// A matrix has a cell that is not as expected.
 const EXIT_UNEXPECTED: u8 = 1;
@@ -24,6 +27,8 @@ pub(crate) enum Outcome {
     Done,
     /// An image has broken contracts.
     Findings,
+    /// A kernel could not be built, because of its source or its configuration.
+    Broken,
     /// A cell of a matrix is not as expected.
     Unexpected,
     /// A cell of a matrix could not be judged.
@@ -45,6 +50,7 @@ impl Outcome {
         match self {
             Outcome::Done => 0,
             Outcome::Findings => EXIT_FINDINGS,
+            Outcome::Broken => EXIT_BROKEN,
             Outcome::Unexpected => EXIT_UNEXPECTED,
             Outcome::Unknown => EXIT_CANNOT_TELL,
             Outcome::Usage => EXIT_USAGE,
@@ -63,6 +69,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Boot(args) => boot::run(*args),
         Command::Check(args) => check::run(&args),
+        Command::Build(args) => build::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Matrix(args) => matrix::run(&args),
         Command::Show(args) => show::run(&args),

@@ -2,6 +2,7 @@
 
 mod args;
 mod boot;
+mod build;
 mod check;
 mod config;
 mod console_output;

@@ -4,6 +4,7 @@
 //! alike. How a finding was reached is not known here, and nothing is printed.
 
 pub mod boot;
+pub mod build;
 pub mod check;
 pub mod check_sarif;
 pub mod check_testcase;

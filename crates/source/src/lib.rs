@@ -4,5 +4,6 @@
 //! of a stack a branch already holds. It may know git, make and processes; it may not know guests
 //! and consoles, and it prints nothing.
 
+pub mod build;
 pub mod config;
 pub mod kconfig;
