@@ -18,6 +18,7 @@ pub mod hex;
 pub mod matrix;
 pub mod phase;
 pub mod spec;
+pub mod stack;
 pub mod verdict;
 
 pub use build::{
@@ -43,4 +44,5 @@ pub use guest::{GuestView, ReadError, VcpuRegisters};
 pub use matrix::{MATRIX_FORMAT_VERSION, MatrixFile};
 pub use phase::Phase;
 pub use spec::{Accel, BootSpec};
+pub use stack::{STACK_FORMAT_VERSION, StackStatus};
 pub use verdict::{Evidence, Verdict, VerdictKind};

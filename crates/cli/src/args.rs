@@ -26,6 +26,8 @@ pub(crate) enum Command {
     /// Build a kernel out of its tree, reproducibly, and say what broke it
     #[command(after_long_help = crate::build::EXIT_CODES)]
     Build(Box<crate::build::BuildArgs>),
+    /// Say which patches of a stack a branch already holds, plan its rebase, write reverts
+    Stack(crate::stack::StackArgs),
     /// Compare kernel configurations
     Config(crate::config::args::ConfigArgs),
     /// Boot a table of conditions in parallel and say the smallest condition under which it fails

@@ -16,6 +16,7 @@ mod manual;
 mod matrix;
 mod read;
 mod show;
+mod stack;
 
 use std::process::ExitCode;
 

@@ -13,4 +13,5 @@ pub mod crash;
 pub mod explain;
 pub mod explain_mail;
 pub mod matrix;
+pub mod stack;
 pub mod wrap;

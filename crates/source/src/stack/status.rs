@@ -1,0 +1,349 @@
+//! Which patches of a stack a target already holds, and where labels lie.
+//!
+//! Decides by patch-id first, then by the upstream commit that both name, then by subject and author.
+//! What was reverted and not applied again counts as taken back. Main function: [`status`].
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::Path;
+
+use kolumbo_case::STACK_FORMAT_VERSION;
+use kolumbo_case::stack::{Held, Remark, RemarkKind, StackRow, StackStatus};
+
+use super::git::{Commit, GitError, Repository};
+use super::index::{Entry, Index};
+use super::message::{Message, same_commit};
+
+/// Labels that promise an upstream commit.
+const FROM_UPSTREAM: [&str; 3] = ["UPSTREAM", "BACKPORT", "FROMGIT"];
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub struct Question<'q> {
+    /// `BASE..BRANCH`.
+    pub stack: &'q str,
+    /// The branch, tag or commit that the stack shall stand on.
+    pub onto: &'q str,
+    /// Where upstream's history is, to look for repairs; none to not look.
+    pub upstream: Option<&'q str>,
+    /// Labels beside the known ones.
+    pub labels: &'q [String],
+    /// Where the index is kept.
+    pub cache: &'q Path,
+}
+
+/// A patch of the stack with its message understood.
+#[derive(Debug, Clone)]
+pub struct Patch {
+    /// The commit.
+    pub commit: Commit,
+    /// Its message.
+    pub message: Message,
+}
+
+/// The patches of a range, the oldest first.
+pub fn patches(
+    repository: &Repository,
+    range: &str,
+    labels: &[String],
+) -> Result<Vec<Patch>, GitError> {
+    let (base, tip) = ends(repository, range)?;
+    let ids = repository.list(&["--reverse", "--topo-order", &tip, &format!("^{base}")])?;
+    let mut patches = Vec::new();
+    repository.each(&ids, &mut |commit| {
+        let message = Message::parse(&commit.message, labels);
+        patches.push(Patch { commit, message });
+    })?;
+    Ok(patches)
+}
+
+/// Base and tip of `BASE..BRANCH`; without a base, the one that the range is not part of is unknown.
+fn ends(repository: &Repository, range: &str) -> Result<(String, String), GitError> {
+    let (base, tip) = range.split_once("..").unwrap_or((range, "HEAD"));
+    let tip = if tip.is_empty() { "HEAD" } else { tip };
+    Ok((repository.resolve(base)?, repository.resolve(tip)?))
+}
+
+/// Compares a stack with a target.
+pub fn status(repository: &Repository, question: &Question<'_>) -> Result<StackStatus, GitError> {
+    let patches = patches(repository, question.stack, question.labels)?;
+    let onto = repository.resolve(question.onto)?;
+    let (base, _) = ends(repository, question.stack)?;
+    let meeting = repository.merge_base(&base, &onto)?;
+    let index = Index::new(question.cache, repository)?;
+    let target = repository.list(&[&onto, &format!("^{meeting}")])?;
+    let entries = index.entries(repository, &target)?;
+    let mut gaps = Vec::new();
+    if repository.is_shallow() {
+        gaps.push(
+            "this clone is shallow: what lies before its first commits was not looked at".into(),
+        );
+    }
+    if patches.is_empty() {
+        gaps.push(format!("{} holds no commit; write it as BASE..BRANCH", question.stack));
+    }
+    let near = near(repository, &index, &patches, &onto, &meeting)?;
+    let ours: Vec<String> = patches.iter().map(|p| p.commit.id.clone()).collect();
+    let our_ids = repository.patch_ids(&ours)?;
+    let target = Target::new(&entries, &near);
+    let mut rows = Vec::new();
+    for patch in &patches {
+        rows.push(row(repository, patch, our_ids.get(&patch.commit.id), &target)?);
+    }
+    if let Some(upstream) = question.upstream {
+        let upstream = repository.resolve(upstream)?;
+        let meeting = repository.merge_base(&base, &upstream)?;
+        let ids = repository.list(&[&upstream, &format!("^{meeting}")])?;
+        let history = index.entries(repository, &ids)?;
+        missing_fixes(&mut rows, &history, &target);
+    }
+    Ok(StackStatus {
+        stack_version: STACK_FORMAT_VERSION,
+        stack: question.stack.to_owned(),
+        onto: question.onto.to_owned(),
+        target_commits: u32::try_from(entries.len()).unwrap_or(u32::MAX),
+        rows,
+        gaps,
+    })
+}
+
+/// Patch-ids of those commits of the target that touch a file of the stack: only those can be the same.
+fn near(
+    repository: &Repository,
+    index: &Index,
+    patches: &[Patch],
+    onto: &str,
+    meeting: &str,
+) -> Result<HashMap<String, String>, GitError> {
+    let ids: Vec<&str> = patches.iter().map(|p| p.commit.id.as_str()).collect();
+    let input = ids.join("\n") + "\n";
+    let files = repository.bytes(
+        &[
+            "diff-tree",
+            "--stdin",
+            "--name-only",
+            "--no-commit-id",
+            "-r",
+            "-z",
+            "--no-renames",
+            "--root",
+        ],
+        input.as_bytes(),
+    )?;
+    let files: BTreeSet<String> = files
+        .split(|b| *b == 0)
+        .filter(|name| !name.is_empty())
+        .map(|name| String::from_utf8_lossy(name).into_owned())
+        .collect();
+    if files.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let not = format!("^{meeting}");
+    let mut touching = BTreeSet::new();
+    let files: Vec<String> = files.into_iter().map(|f| format!(":(top,literal){f}")).collect();
+    // A command line has room for some thousand names.
+    for some in files.chunks(500) {
+        let mut arguments = vec!["--no-merges", onto, &not, "--"];
+        arguments.extend(some.iter().map(String::as_str));
+        touching.extend(repository.list(&arguments)?);
+    }
+    let touching: Vec<String> = touching.into_iter().collect();
+    index.patch_ids(repository, &touching)
+}
+
+/// What the target holds, by all that a patch can be found by.
+struct Target<'t> {
+    /// The newest first; the tables below hold places in it.
+    entries: &'t [Entry],
+
+    by_patch: HashMap<&'t str, Vec<usize>>,
+    by_subject: HashMap<(&'t str, &'t str), Vec<usize>>,
+    /// By the first seven digits of the commit that is named.
+    by_name: HashMap<&'t str, Vec<(&'t str, usize)>>,
+    reverts: HashMap<&'t str, Vec<(&'t str, usize)>>,
+}
+
+impl<'t> Target<'t> {
+    fn new(entries: &'t [Entry], patch_ids: &'t HashMap<String, String>) -> Target<'t> {
+        let mut target = Target {
+            entries,
+
+            by_patch: HashMap::new(),
+            by_subject: HashMap::new(),
+            by_name: HashMap::new(),
+            reverts: HashMap::new(),
+        };
+        for (at, entry) in entries.iter().enumerate() {
+            if let Some(id) = patch_ids.get(&entry.id) {
+                target.by_patch.entry(id).or_default().push(at);
+            }
+            target.by_subject.entry((&entry.subject, &entry.author)).or_default().push(at);
+            for name in entry.names.iter().chain([&entry.id]) {
+                target.by_name.entry(&name[..7]).or_default().push((name, at));
+            }
+            for name in &entry.reverts {
+                target.reverts.entry(&name[..7]).or_default().push((name, at));
+            }
+        }
+        target
+    }
+
+    fn named(&self, name: &str) -> impl Iterator<Item = usize> {
+        let found = self.by_name.get(&name[..7]).into_iter().flatten();
+        let name = name.to_owned();
+        found.filter(move |(other, _)| same_commit(other, &name)).map(|(_, at)| *at)
+    }
+
+    /// The commit that takes `at` back and is not taken back itself. Chains of reverts are short;
+    /// a forged circle ends.
+    fn reverted_by(&self, at: usize) -> Option<usize> {
+        let mut seen = HashSet::from([at]);
+        let mut chain = Vec::new();
+        let mut now = at;
+        while let Some(next) = self.reverter(now).filter(|next| seen.insert(*next)) {
+            chain.push(next);
+            now = next;
+        }
+        (chain.len() % 2 == 1).then(|| chain[0])
+    }
+
+    fn reverter(&self, at: usize) -> Option<usize> {
+        let id = self.entries[at].id.as_str();
+        let found = self.reverts.get(&id[..7])?;
+        found.iter().find(|(name, _)| same_commit(name, id)).map(|(_, by)| *by)
+    }
+}
+
+fn row(
+    repository: &Repository,
+    patch: &Patch,
+    patch_id: Option<&String>,
+    target: &Target<'_>,
+) -> Result<StackRow, GitError> {
+    let message = &patch.message;
+    let mut row = StackRow {
+        commit: patch.commit.id.clone(),
+        subject: message.subject.clone(),
+        author: patch.commit.author.clone(),
+        labels: message.labels.clone(),
+        names: message.names.clone(),
+        ..StackRow::default()
+    };
+    if patch.commit.parents > 1 {
+        row.held = Held::Merge;
+        return Ok(row);
+    }
+    let mut candidates: Vec<(Held, usize)> = Vec::new();
+    let same = patch_id.and_then(|id| target.by_patch.get(id.as_str())).into_iter().flatten();
+    candidates.extend(same.map(|at| (Held::SamePatch, *at)));
+    for name in &message.names {
+        candidates.extend(target.named(name).map(|at| (Held::Named, at)));
+    }
+    let author = patch.commit.author.as_str();
+    if !message.subject.is_empty() {
+        let subject = target.by_subject.get(&(message.subject.as_str(), author));
+        candidates.extend(subject.into_iter().flatten().map(|at| (Held::SameSubject, *at)));
+    }
+    // One that still stands says more than one that was taken back.
+    let standing = candidates.iter().find(|(_, at)| target.reverted_by(*at).is_none());
+    if let Some((held, at)) = standing.or(candidates.first()) {
+        row.by = Some(target.entries[*at].id.clone());
+        row.held = *held;
+        if let Some(by) = target.reverted_by(*at) {
+            row.held = Held::Reverted;
+            row.reverted_by = Some(target.entries[by].id.clone());
+        } else if *held != Held::SamePatch
+            && is_part(repository, &target.entries[*at].id, &patch.commit.id)?
+        {
+            row.held = Held::Partly;
+        }
+    }
+    look_at_label(repository, patch, patch_id, &mut row)?;
+    Ok(row)
+}
+
+/// Whether `one` changes some of the lines that `whole` changes, and no others.
+fn is_part(repository: &Repository, one: &str, whole: &str) -> Result<bool, GitError> {
+    let (one, whole) = (repository.changed_lines(one)?, repository.changed_lines(whole)?);
+    let mut rest = whole.iter();
+    let inside = one.iter().all(|line| rest.any(|other| other == line));
+    Ok(inside && !one.is_empty() && one.len() < whole.len())
+}
+
+fn look_at_label(
+    repository: &Repository,
+    patch: &Patch,
+    patch_id: Option<&String>,
+    row: &mut StackRow,
+) -> Result<(), GitError> {
+    let message = &patch.message;
+    let mut remark = |kind, text: String| row.remarks.push(Remark { kind, text });
+    let promised = FROM_UPSTREAM.iter().find(|label| message.is(label));
+    if let Some(label) = promised
+        && message.names.is_empty()
+    {
+        remark(
+            RemarkKind::NamesNothing,
+            format!("{label} without naming the commit it comes from"),
+        );
+    }
+    for name in &message.names {
+        let Ok(named) = repository.resolve(name) else {
+            remark(
+                RemarkKind::NotInRepository,
+                format!("{} is not in this repository: its diff was not compared", short(name)),
+            );
+            continue;
+        };
+        let same = repository.patch_ids(std::slice::from_ref(&named))?.get(&named) == patch_id;
+        if message.is("UPSTREAM") && !message.is("BACKPORT") && !same {
+            remark(
+                RemarkKind::ShouldBeBackport,
+                format!("UPSTREAM, but the diff is not that of {}: BACKPORT", short(name)),
+            );
+        } else if message.is("BACKPORT") && same {
+            remark(
+                RemarkKind::ShouldBeUpstream,
+                format!("BACKPORT, but the diff is that of {}: UPSTREAM", short(name)),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Remarks on upstream commits that repair one of the stack's and are neither in stack nor target.
+fn missing_fixes(rows: &mut [StackRow], history: &[Entry], target: &Target<'_>) {
+    let stack: Vec<(Vec<String>, String)> =
+        rows.iter().map(|r| (r.names.clone(), r.subject.clone())).collect();
+    let subjects: HashSet<&str> = stack.iter().map(|(_, s)| s.as_str()).collect();
+    let mut repairs: HashMap<&str, Vec<(&str, &Entry)>> = HashMap::new();
+    for entry in history {
+        for fixed in &entry.fixes {
+            repairs.entry(&fixed[..7]).or_default().push((fixed, entry));
+        }
+    }
+    for row in rows {
+        for name in row.names.clone() {
+            for (fixed, entry) in repairs.get(&name[..7]).into_iter().flatten() {
+                let in_target = target.named(&entry.id).next().is_some()
+                    || target
+                        .by_subject
+                        .contains_key(&(entry.subject.as_str(), entry.author.as_str()));
+                if same_commit(fixed, &name)
+                    && !in_target
+                    && !subjects.contains(entry.subject.as_str())
+                {
+                    let text = format!(
+                        "lacks {} (\"{}\"), which repairs it",
+                        short(&entry.id),
+                        entry.subject
+                    );
+                    row.remarks.push(Remark { kind: RemarkKind::MissingFix, text });
+                }
+            }
+        }
+    }
+}
+
+fn short(id: &str) -> &str {
+    &id[..id.len().min(12)]
+}
