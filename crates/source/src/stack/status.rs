@@ -154,7 +154,6 @@ fn near(
 struct Target<'t> {
     /// The newest first; the tables below hold places in it.
     entries: &'t [Entry],
-
     by_patch: HashMap<&'t str, Vec<usize>>,
     by_subject: HashMap<(&'t str, &'t str), Vec<usize>>,
     /// By the first seven digits of the commit that is named.
