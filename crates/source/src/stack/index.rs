@@ -3,7 +3,7 @@
 //! Decides nothing about patches. A cache file holds one record for each commit that was ever
 //! looked at; what is missing is asked of git. A damaged cache is asked for again. Main type: [`Index`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -112,6 +112,59 @@ impl Index {
         })?;
         append(&self.entries, &new);
         Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Commits that touch one of `files` (pathspecs), among all that were ever looked at from `meeting` on
+    /// for those files; those of `meeting..onto` are complete. git has to compare trees for this, which
+    /// is dear, so the answer is kept and only what came since is asked for.
+    pub fn touching(
+        &self,
+        repository: &Repository,
+        files: &[String],
+        onto: &str,
+        meeting: &str,
+    ) -> Result<Vec<String>, GitError> {
+        let digest = Sha256::digest(files.join("\0") + "\0" + meeting);
+        let name: String = digest.iter().take(8).map(|b| format!("{b:02x}")).collect();
+        let path = self.patches.with_file_name(format!("touching-1-{name}"));
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        // `onto COMMIT` stands behind the commits that were found for it, so that a list that was cut
+        // off is not believed.
+        let mut found = Vec::new();
+        let mut looked_at = None;
+        let mut believed = 0;
+        for line in text.lines() {
+            match line.strip_prefix("onto ") {
+                Some(onto) => {
+                    looked_at = Some(onto.to_owned());
+                    believed = found.len();
+                }
+                None => found.push(line.to_owned()),
+            }
+        }
+        found.truncate(believed);
+        if looked_at.as_deref() == Some(onto) {
+            return Ok(found);
+        }
+        // A commit that was rewritten away may be gone; then everything is asked again.
+        let before = looked_at.filter(|id| repository.resolve(id).is_ok());
+        let mut known: BTreeSet<String> = found.into_iter().collect();
+        let mut new = BTreeSet::new();
+        let mut without = vec![format!("^{meeting}")];
+        without.extend(before.map(|id| format!("^{id}")));
+        // A command line has room for some thousand names. Without full history, git leaves out side
+        // branches whose changes a merge did not take.
+        for some in files.chunks(500) {
+            let mut arguments = vec!["--no-merges", "--full-history", onto];
+            arguments.extend(without.iter().map(String::as_str));
+            arguments.push("--");
+            arguments.extend(some.iter().map(String::as_str));
+            new.extend(repository.list(&arguments)?);
+        }
+        let lines: String = new.iter().map(|id| format!("{id}\n")).collect();
+        append(&path, format!("{lines}onto {onto}\n").as_bytes());
+        known.extend(new);
+        Ok(known.into_iter().collect())
     }
 
     /// Patch-ids of `commits`, by commit; merges have none.

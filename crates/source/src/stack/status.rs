@@ -81,7 +81,7 @@ pub fn status(repository: &Repository, question: &Question<'_>) -> Result<StackS
     if patches.is_empty() {
         gaps.push(format!("{} holds no commit; write it as BASE..BRANCH", question.stack));
     }
-    let near = near(repository, &index, &patches, &onto, &meeting)?;
+    let near = near(repository, &index, &patches, &onto, &meeting, &target)?;
     let ours: Vec<String> = patches.iter().map(|p| p.commit.id.clone()).collect();
     let our_ids = repository.patch_ids(&ours)?;
     let target = Target::new(&entries, &near);
@@ -113,6 +113,7 @@ fn near(
     patches: &[Patch],
     onto: &str,
     meeting: &str,
+    target: &[String],
 ) -> Result<HashMap<String, String>, GitError> {
     let ids: Vec<&str> = patches.iter().map(|p| p.commit.id.as_str()).collect();
     let input = ids.join("\n") + "\n";
@@ -137,16 +138,12 @@ fn near(
     if files.is_empty() {
         return Ok(HashMap::new());
     }
-    let not = format!("^{meeting}");
-    let mut touching = BTreeSet::new();
     let files: Vec<String> = files.into_iter().map(|f| format!(":(top,literal){f}")).collect();
-    // A command line has room for some thousand names.
-    for some in files.chunks(500) {
-        let mut arguments = vec!["--no-merges", onto, &not, "--"];
-        arguments.extend(some.iter().map(String::as_str));
-        touching.extend(repository.list(&arguments)?);
-    }
-    let touching: Vec<String> = touching.into_iter().collect();
+    let touching = index.touching(repository, &files, onto, meeting)?;
+    // What an earlier target had counts only where this one has it, too.
+    let target: HashSet<&str> = target.iter().map(String::as_str).collect();
+    let touching: Vec<String> =
+        touching.into_iter().filter(|id| target.contains(id.as_str())).collect();
     index.patch_ids(repository, &touching)
 }
 
