@@ -31,7 +31,7 @@ pub(crate) struct CheckArgs {
     #[arg(long)]
     pub(crate) no_known_contracts: bool,
 
-    /// Check what runs on one machine: a file with the flags line of /proc/cpuinfo, or names between commas
+    /// Check what runs on one machine: a file with the flags line of /proc/cpuinfo, a console log, a case folder, or names between commas
     #[arg(long, value_name = "FILE|LIST")]
     pub(crate) features: Option<String>,
 
@@ -204,6 +204,7 @@ fn options(args: &CheckArgs) -> Result<Options> {
             .with_context(|| format!("reading the contracts in {}", path.display()))?;
         declared.add(&path.display().to_string(), &text)?;
     }
+    let mut unused = args.cmdline.as_deref().map(Unused::under).unwrap_or_default();
     let machine = match (&args.features, &args.cpu) {
         (_, Some(name)) => match Machine::named(name) {
             Some(machine) => Some(machine),
@@ -212,15 +213,43 @@ fn options(args: &CheckArgs) -> Result<Options> {
                 Machine::names().collect::<Vec<_>>().join(", ")
             ),
         },
-        (Some(list), None) if Path::new(list).is_file() => Some(Machine::parse(
-            &std::fs::read_to_string(list)
-                .with_context(|| format!("reading the features in {list}"))?,
-        )),
-        (Some(list), None) => Some(Machine::parse(list)),
+        (Some(list), None) if Path::new(list).exists() => {
+            let said = what_a_boot_said(Path::new(list))?;
+            unused = unused.and(Unused::said_in(&said));
+            let machine = Machine::parse(&said);
+            if machine.is_none() && unused.is_empty() {
+                bail!(
+                    "{list} names no features: it has neither the flags line of /proc/cpuinfo nor a kernel command line or a mitigation"
+                );
+            }
+            machine
+        }
+        (Some(list), None) => match Machine::parse(list) {
+            Some(machine) => Some(machine),
+            None => bail!("{list} is no file, no case folder and no list of CPU features"),
+        },
         (None, None) => None,
     };
-    let unused = args.cmdline.as_deref().map(Unused::under).unwrap_or_default();
     Ok(Options { declared, machine, unused })
+}
+
+/// The text of a file with features or of a log; of a case folder, what the guest said about itself, in the words of a log.
+fn what_a_boot_said(path: &Path) -> Result<String> {
+    let reading = || format!("reading the features in {}", path.display());
+    if !path.is_dir() {
+        let bytes = std::fs::read(path).with_context(reading)?;
+        return Ok(String::from_utf8_lossy(&bytes).into_owned());
+    }
+    let text = std::fs::read_to_string(path.join("case.json")).with_context(reading)?;
+    let case: serde_json::Value = serde_json::from_str(&text).with_context(reading)?;
+    let fact = |pointer: &str| case.pointer(pointer).and_then(serde_json::Value::as_str);
+    let facts = [
+        ("Command line", fact("/guest/cmdline")),
+        ("RETBleed", fact("/guest/vulnerabilities/retbleed")),
+        ("Speculative Return Stack Overflow", fact("/guest/vulnerabilities/spec_rstack_overflow")),
+    ];
+    let lines = facts.iter().filter_map(|(topic, fact)| Some(format!("{topic}: {}\n", (*fact)?)));
+    Ok(lines.collect())
 }
 
 /// Drops findings of which the earlier report knows the culprit and the registers.

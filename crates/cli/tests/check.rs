@@ -242,6 +242,53 @@ fn a_machine_is_named_or_listed() {
 }
 
 #[test]
+fn a_machine_is_read_from_a_log_or_a_case() {
+    let Some(clang) = clang() else { return };
+    let objects = Objects::new(&clang);
+    let write = |name: &str, text: &str| std::fs::write(objects.path(name), text).expect("a file");
+    write(
+        "log",
+        "[    0.0] Command line: quiet spec_rstack_overflow=off\n[    1.0] flags : fpu erms\n",
+    );
+    write("safe", "[    0.1] Speculative Return Stack Overflow: Mitigation: Safe RET\n");
+    std::fs::create_dir(objects.path("case")).expect("a folder");
+    write(
+        "case/case.json",
+        r#"{"guest":{"cmdline":"quiet","vulnerabilities":{"spec_rstack_overflow":"Not affected"}}}"#,
+    );
+    for (features, status) in [("log", 0), ("case", 0), ("safe", 1)] {
+        let found = objects.check(&["thunks.o", "--features", features]);
+        assert_eq!(found.status.code(), Some(status), "{features}: {}", text(&found));
+    }
+    write("other", "[    0.0] nothing: that helps\n");
+    let failed = objects.check(&["thunks.o", "--features", "other"]);
+    assert_eq!(failed.status.code(), Some(125));
+    assert!(String::from_utf8_lossy(&failed.stderr).contains("names no features"));
+}
+
+#[test]
+fn compressed_files_are_unpacked() {
+    let Some(clang) = clang() else { return };
+    let objects = Objects::new(&clang);
+    for (compressor, ending) in [("xz", "xz"), ("zstd", "zst")] {
+        if tool(&[compressor]).is_none() {
+            continue;
+        }
+        let packed = format!("saves.ko.{ending}");
+        let bytes = Command::new(compressor)
+            .args(["-c", "-q"])
+            .arg(objects.path("saves.o"))
+            .output()
+            .expect("the compressor runs");
+        assert!(bytes.status.success());
+        std::fs::write(objects.path(&packed), bytes.stdout).expect("a file");
+        let found = objects.check(&[&packed, "callers.o", "--no-known-contracts"]);
+        assert_eq!(found.status.code(), Some(1), "{packed}: {}", text(&found));
+        assert!(text(&found).contains("K0501 native_save_fl destroys rcx"), "{packed}");
+    }
+}
+
+#[test]
 fn one_site_is_explained_and_contracts_are_listed() {
     let Some(clang) = clang() else { return };
     let objects = Objects::new(&clang);

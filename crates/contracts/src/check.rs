@@ -360,7 +360,7 @@ impl View<'_, '_, '_> {
                 let understood = understood_destroys(self.program, function);
                 Parts { general: contract.preserves.general & understood.general, ..all }
             };
-            if lost.is_empty() {
+            if lost.is_empty() || (contract.needs_sufferer && self.flag_readers(lost).is_empty()) {
                 continue;
             }
             let callers = calls.by_callee.get(&function.entry).map_or(&[][..], Vec::as_slice);
@@ -504,7 +504,15 @@ impl View<'_, '_, '_> {
         let file = |address| self.program.image.region(address).map(|region| region.file);
         let files: Vec<_> = calls.iter().map(|site| file(site.address)).collect();
         let stubs = fastops(self.program);
-        let stubs = stubs.into_iter().filter(|stub| files.contains(&file(stub.entry)));
+        // A stub that returns by RET runs no return thunk, and who calls it does not suffer from one.
+        let stubs: Vec<_> = stubs
+            .into_iter()
+            .filter(|stub| stub.by_thunk && files.contains(&file(stub.entry)))
+            .collect();
+        if stubs.is_empty() {
+            return Vec::new();
+        }
+        let stubs = stubs.into_iter();
         let stubs = stubs.map(|stub| Sufferer {
             call: self.place(stub.returns),
             relies: flags.names(),

@@ -58,6 +58,8 @@ struct Entry {
     #[serde(default)]
     commit: String,
     #[serde(default)]
+    needs_sufferer: bool,
+    #[serde(default)]
     why: String,
 }
 
@@ -74,6 +76,8 @@ pub struct Contract {
     pub results: Parts,
     /// Whether the code jumps on to where a register points, so that only what it writes itself counts.
     pub jumps_on: bool,
+    /// Whether the code breaks the rule by design, so that it is judged only when code that relies on it is among the images.
+    pub needs_sufferer: bool,
     /// The file that states the rule.
     pub source: String,
     /// The commit that states the rule.
@@ -134,6 +138,7 @@ impl Declared {
                 preserves: preserves - may_destroy - results,
                 results,
                 jumps_on: entry.jumps_on,
+                needs_sufferer: entry.needs_sufferer,
                 name: entry.name,
                 symbols: entry.symbols,
                 source: entry.source,

@@ -19,6 +19,8 @@ pub struct Fastop {
     pub sets: u64,
     /// The return.
     pub returns: u64,
+    /// Whether it returns through a return thunk.
+    pub by_thunk: bool,
 }
 
 /// Longest stub: an instruction or two and the return.
@@ -67,5 +69,6 @@ fn fastop(function: &Function) -> Option<Fastop> {
         entry: function.entry,
         sets: body.instructions[sets].ip(),
         returns: body.instructions[returns].ip(),
+        by_thunk: matches!(block.ending, Ending::Returns(Some(_))),
     })
 }

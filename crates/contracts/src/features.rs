@@ -110,20 +110,26 @@ const MACHINES: [(&str, &[&str]); 10] = [
 ];
 
 impl Machine {
-    /// A machine from a list of names: the `flags` line of `/proc/cpuinfo`, or names between commas or blanks.
+    /// A machine from the text of `/proc/cpuinfo`, a console log in which it was printed, or names between commas or blanks.
+    /// `None` when the text is neither: words of a log are no features.
     #[must_use]
-    pub fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Option<Self> {
         let line = text.lines().find_map(|line| {
             let (key, value) = line.split_once(':')?;
+            // A console may put a time before it, as in `[    1.5] flags : fpu vme`.
+            let key = key.rsplit(']').next().unwrap_or(key);
             (key.trim() == "flags").then_some(value)
         });
-        let features = line
+        let names = line
             .unwrap_or(text)
             .split(|character: char| character.is_whitespace() || character == ',')
-            .filter(|name| !name.is_empty())
-            .map(str::to_ascii_lowercase)
-            .collect();
-        Self { features }
+            .filter(|name| !name.is_empty());
+        let is_name = |name: &str| {
+            name.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
+        };
+        let features = names.map(|name| is_name(name).then(|| name.to_ascii_lowercase()));
+        Some(Self { features: features.collect::<Option<_>>()? })
     }
 
     /// A machine by its name, in any case; `None` when it is not known. [`Machine::names`] lists them.
@@ -175,6 +181,19 @@ const SWITCHES: [(&str, &[&str]); 13] = [
     ("spectre_v2=ibrs", &["__x86_indirect_"]),
 ];
 
+/// Code that counts calls on Intel Skylake.
+const CALL_DEPTH: [&str; 2] = ["call_depth_", "__x86_return_skl"];
+
+/// What a log says a mitigation is, the words that stand there when the code is in use, and that code:
+/// arch/x86/kernel/cpu/bugs.c, `retbleed_strings` and `srso_strings`, v6.12.
+const CHOICES: &[(&str, &str, &[&str])] = &[
+    ("Speculative Return Stack Overflow: ", "safe ret", &["srso_"]),
+    ("RETBleed: Mitigation: ", "untrained return thunk", &["retbleed_return_thunk", "zen_"]),
+    ("RETBleed: Mitigation: ", "stuffing", &CALL_DEPTH),
+    ("RETBleed: Not affected", "never", &["retbleed_return_thunk", "zen_"]),
+    ("RETBleed: Vulnerable", "never", &["retbleed_return_thunk", "zen_"]),
+];
+
 impl Unused {
     /// What the words of a command line switch off. The last setting of a parameter counts.
     #[must_use]
@@ -190,7 +209,53 @@ impl Unused {
             .filter(|(word, _)| last.contains(word))
             .flat_map(|(_, prefixes)| prefixes.iter().copied())
             .collect();
-        Self { prefixes }
+        let mut unused = Self { prefixes };
+        // Nothing but this word selects call-depth tracking: arch/x86/kernel/cpu/bugs.c, RETBLEED_CMD_STUFF, v6.2.
+        let stuff = |word: &&str| {
+            word.strip_prefix("retbleed=")
+                .is_some_and(|value| value.split(',').any(|v| v == "stuff"))
+        };
+        if !last.iter().any(|word| stuff(word)) {
+            unused.prefixes.extend(CALL_DEPTH);
+        }
+        unused
+    }
+
+    /// What a kernel said in its log about itself: its command line, and which return thunks it chose.
+    #[must_use]
+    pub fn said_in(log: &str) -> Self {
+        let mut unused = Self::default();
+        for line in log.lines() {
+            if let Some((_, words)) = line
+                .split_once("Command line: ")
+                .or_else(|| line.split_once("Kernel command line: "))
+            {
+                unused.prefixes.extend(Self::under(words).prefixes);
+            }
+            for (topic, setting, prefixes) in CHOICES {
+                if let Some((_, choice)) = line.split_once(topic)
+                    && !choice.to_ascii_lowercase().contains(setting)
+                {
+                    unused.prefixes.extend(*prefixes);
+                }
+            }
+        }
+        unused.prefixes.sort_unstable();
+        unused.prefixes.dedup();
+        unused
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.prefixes.extend(other.prefixes);
+        self
+    }
+
+    /// Whether nothing is known to be unused.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.prefixes.is_empty()
     }
 
     /// Whether the code of this name is not used.
@@ -203,10 +268,12 @@ impl Unused {
 /// The setting under which a return thunk is in use, for reports.
 #[must_use]
 pub(crate) fn in_use_under(symbol: &str) -> Option<&'static str> {
-    const THUNKS: [(&str, &str); 4] = [
+    const THUNKS: [(&str, &str); 6] = [
         ("srso_", "with spec_rstack_overflow=safe-ret on AMD Zen 1 to 4"),
         ("retbleed_return_thunk", "with retbleed=unret on AMD Zen 1 and 2"),
         ("zen_", "with retbleed=unret on AMD Zen 1 and 2"),
+        ("call_depth_return_thunk", "with retbleed=stuff on Intel Skylake"),
+        ("__x86_return_skl", "with retbleed=stuff on Intel Skylake"),
         ("its_return_thunk", "with indirect_target_selection=on on Intel Skylake to Rocket Lake"),
     ];
     THUNKS.iter().find(|(prefix, _)| symbol.starts_with(prefix)).map(|(_, when)| *when)
@@ -223,6 +290,30 @@ mod tests {
         let off = Unused::under("spec_rstack_overflow=safe-ret spec_rstack_overflow=off");
         assert!(off.holds("srso_safe_ret") && !off.holds("its_return_thunk"));
         assert!(Unused::under("mitigations=off").holds("__x86_indirect_thunk_rax"));
+    }
+
+    #[test]
+    fn a_log_is_no_list_of_features() {
+        let cpuinfo =
+            "[    1.5] model name : x\n[    1.5] flags\t\t: fpu ERMS\n[    1.5] vmx flags : ept\n";
+        let machine = Machine::parse(cpuinfo).expect("a machine");
+        assert!(machine.features.contains("erms") && !machine.features.contains("ept"));
+        assert!(Machine::parse("[    0.1] x86/cpu: User Mode Instruction Prevention").is_none());
+        assert!(Machine::parse("erms, smap\nfsrm").expect("names").features.contains("fsrm"));
+    }
+
+    #[test]
+    fn a_log_says_which_thunks_are_in_use() {
+        let log = "[    0.0] Command line: quiet retbleed=stuff\n\
+                   [    0.1] RETBleed: Mitigation: Stuffing\n\
+                   [    0.1] Speculative Return Stack Overflow: Vulnerable: No microcode\n";
+        let unused = Unused::said_in(log);
+        assert!(unused.holds("srso_safe_ret") && unused.holds("retbleed_return_thunk"));
+        assert!(!unused.holds("call_depth_return_thunk"));
+        let safe = Unused::said_in("Speculative Return Stack Overflow: Mitigation: Safe RET\n");
+        assert!(!safe.holds("srso_safe_ret"));
+        assert!(Unused::said_in("Command line: quiet\n").holds("call_depth_return_thunk"));
+        assert!(!Unused::said_in("").holds("srso_safe_ret"));
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub struct Symbol<'d> {
     pub global: bool,
     /// Whether it lies in code.
     pub code: bool,
+    /// Whether its kind and size are guesses, because the table it stands in has neither (kallsyms, System.map).
+    pub guessed: bool,
     /// Index of the file in the order given.
     pub file: usize,
 }
@@ -156,6 +158,7 @@ impl<'d> Image<'d> {
                 object: !code,
                 global,
                 code,
+                guessed: true,
                 file,
             });
         }
@@ -203,6 +206,7 @@ impl<'d> Image<'d> {
                 object: symbol.kind == 1,
                 global: symbol.binding != 0,
                 code: in_code,
+                guessed: false,
                 file,
             });
         }
@@ -248,6 +252,7 @@ impl<'d> Image<'d> {
                     object: symbol.kind == 1,
                     global: symbol.binding != 0,
                     code,
+                    guessed: false,
                     file,
                 });
             }

@@ -193,6 +193,52 @@ impl<'i, 'd> Code<'i, 'd> {
         Self { image, ranges, starts, targets, marked, tables }
     }
 
+    /// Takes out of the functions what is a label inside another one, and walks those again that jump to it. Returns the bodies
+    /// without those of the labels.
+    ///
+    /// Only names without kind and size are in doubt. A jump to one while the frame still stands is no tail call, for the code
+    /// there takes the frame down. Nothing is accused for it: a label has no callers of its own, and what jumps there is judged
+    /// with the code behind it.
+    fn without_labels(&mut self, mut bodies: Vec<(u64, Body)>) -> Vec<(u64, Body)> {
+        // A label may lead to the next; hand-written code has few in a row.
+        const MOST_ROUNDS: usize = 8;
+        let image = self.image;
+        let guessed: AddressSet = image
+            .symbols
+            .iter()
+            .filter(|symbol| symbol.guessed && symbol.code)
+            .map(|symbol| symbol.address)
+            .filter(|address| self.starts.contains(address))
+            .collect();
+        if guessed.is_empty() {
+            return bodies;
+        }
+        for _ in 0..MOST_ROUNDS {
+            let found: AddressSet = bodies
+                .par_iter()
+                .map_init(Workspace::default, |workspace, (_, body)| {
+                    jumps_with_frame(body, &guessed, workspace)
+                })
+                .flatten_iter()
+                .filter(|target| self.starts.contains(target))
+                .collect();
+            if found.is_empty() {
+                break;
+            }
+            self.starts.retain(|start| !found.contains(start));
+            bodies.retain(|(entry, _)| !found.contains(entry));
+            let this = &*self;
+            bodies.par_iter_mut().for_each_init(EffectsReader::default, |reader, (entry, body)| {
+                let reaches =
+                    |callee| matches!(callee, Callee::Direct(target) if found.contains(&target));
+                if callees_of(body).any(reaches) {
+                    *body = walk(this, *entry, reader);
+                }
+            });
+        }
+        bodies
+    }
+
     fn entries(&self) -> Vec<u64> {
         let mut entries: Vec<u64> = self
             .image
@@ -211,6 +257,40 @@ impl<'i, 'd> Code<'i, 'd> {
         entries.dedup();
         entries
     }
+}
+
+/// What is assumed while nothing is known of any callee.
+struct Strangers;
+
+impl Callees for Strangers {
+    fn summary(&self, _: Callee) -> Summary {
+        c_function()
+    }
+}
+
+/// The `targets` that a body jumps to while something of its own lies on the stack. Running into them does not count: behind a
+/// call that never returns stands whatever comes next.
+fn jumps_with_frame(body: &Body, targets: &AddressSet, workspace: &mut Workspace) -> Vec<u64> {
+    let target_of = |ending| match ending {
+        Ending::TailCalls(Callee::Direct(target)) if targets.contains(&target) => Some(target),
+        _ => None,
+    };
+    if !body.blocks.iter().any(|block| target_of(block.ending).is_some()) {
+        return Vec::new();
+    }
+    exits(body, &Strangers, workspace)
+        .exits
+        .iter()
+        .filter(|exit| exit.depth.is_some_and(|depth| depth < 0))
+        .filter_map(|exit| {
+            let block = &body.blocks[exit.block];
+            let target = target_of(block.ending)?;
+            let code = &body.instructions[block.range.start as usize..block.range.end as usize];
+            let jump = code.last()?;
+            let jumps = jump.is_jmp_short_or_near() || jump.is_jcc_short_or_near();
+            (jumps && jump.near_branch_target() == target).then_some(target)
+        })
+        .collect()
 }
 
 /// What is known so far.
@@ -454,10 +534,14 @@ impl<'i, 'd> Program<'i, 'd> {
     #[must_use]
     pub fn new(image: &'i Image<'d>, tables: Tables) -> Self {
         let tables = std::sync::Arc::new(tables);
-        let code = Code::new(image, tables.clone());
+        let mut code = Code::new(image, tables.clone());
+        let bodies: Vec<(u64, Body)> = code
+            .entries()
+            .into_par_iter()
+            .map_init(EffectsReader::default, |reader, entry| (entry, walk(&code, entry, reader)))
+            .collect();
+        let mut bodies = code.without_labels(bodies);
         let walked = |reader: &mut EffectsReader, entry| (entry, walk(&code, entry, reader));
-        let mut bodies: Vec<(u64, Body)> =
-            code.entries().into_par_iter().map_init(EffectsReader::default, walked).collect();
         // Call targets without a function symbol are functions too.
         loop {
             let known: AddressSet = bodies.iter().map(|(entry, _)| *entry).collect();
