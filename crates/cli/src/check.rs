@@ -215,13 +215,14 @@ fn options(args: &CheckArgs) -> Result<Options> {
         },
         (Some(list), None) if Path::new(list).exists() => {
             let said = what_a_boot_said(Path::new(list))?;
-            unused = unused.and(Unused::said_in(&said));
             let machine = Machine::parse(&said);
-            if machine.is_none() && unused.is_empty() {
+            let choices = Unused::said_in(&said);
+            if machine.is_none() && choices.is_none() {
                 bail!(
                     "{list} names no features: it has neither the flags line of /proc/cpuinfo nor a kernel command line or a mitigation"
                 );
             }
+            unused = unused.and(choices.unwrap_or_default());
             machine
         }
         (Some(list), None) => match Machine::parse(list) {

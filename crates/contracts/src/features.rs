@@ -129,7 +129,8 @@ impl Machine {
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
         };
         let features = names.map(|name| is_name(name).then(|| name.to_ascii_lowercase()));
-        Some(Self { features: features.collect::<Option<_>>()? })
+        let features: HashSet<String> = features.collect::<Option<_>>()?;
+        (!features.is_empty()).then_some(Self { features })
     }
 
     /// A machine by its name, in any case; `None` when it is not known. [`Machine::names`] lists them.
@@ -215,34 +216,38 @@ impl Unused {
             word.strip_prefix("retbleed=")
                 .is_some_and(|value| value.split(',').any(|v| v == "stuff"))
         };
-        if !last.iter().any(|word| stuff(word)) {
+        if !last.iter().any(stuff) {
             unused.prefixes.extend(CALL_DEPTH);
         }
         unused
     }
 
-    /// What a kernel said in its log about itself: its command line, and which return thunks it chose.
+    /// What a kernel said in its log about itself: its command line, and which return thunks it chose. `None` when it said
+    /// neither.
     #[must_use]
-    pub fn said_in(log: &str) -> Self {
+    pub fn said_in(log: &str) -> Option<Self> {
         let mut unused = Self::default();
+        let mut speaks = false;
         for line in log.lines() {
             if let Some((_, words)) = line
                 .split_once("Command line: ")
                 .or_else(|| line.split_once("Kernel command line: "))
             {
+                speaks = true;
                 unused.prefixes.extend(Self::under(words).prefixes);
             }
             for (topic, setting, prefixes) in CHOICES {
-                if let Some((_, choice)) = line.split_once(topic)
-                    && !choice.to_ascii_lowercase().contains(setting)
-                {
-                    unused.prefixes.extend(*prefixes);
+                if let Some((_, choice)) = line.split_once(topic) {
+                    speaks = true;
+                    if !choice.to_ascii_lowercase().contains(setting) {
+                        unused.prefixes.extend(*prefixes);
+                    }
                 }
             }
         }
         unused.prefixes.sort_unstable();
         unused.prefixes.dedup();
-        unused
+        speaks.then_some(unused)
     }
 
     /// Both together.
@@ -250,12 +255,6 @@ impl Unused {
     pub fn and(mut self, other: Self) -> Self {
         self.prefixes.extend(other.prefixes);
         self
-    }
-
-    /// Whether nothing is known to be unused.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.prefixes.is_empty()
     }
 
     /// Whether the code of this name is not used.
@@ -307,13 +306,15 @@ mod tests {
         let log = "[    0.0] Command line: quiet retbleed=stuff\n\
                    [    0.1] RETBleed: Mitigation: Stuffing\n\
                    [    0.1] Speculative Return Stack Overflow: Vulnerable: No microcode\n";
-        let unused = Unused::said_in(log);
+        let unused = Unused::said_in(log).expect("a choice");
         assert!(unused.holds("srso_safe_ret") && unused.holds("retbleed_return_thunk"));
         assert!(!unused.holds("call_depth_return_thunk"));
-        let safe = Unused::said_in("Speculative Return Stack Overflow: Mitigation: Safe RET\n");
+        let safe = Unused::said_in("Speculative Return Stack Overflow: Mitigation: Safe RET\n")
+            .expect("a choice");
         assert!(!safe.holds("srso_safe_ret"));
-        assert!(Unused::said_in("Command line: quiet\n").holds("call_depth_return_thunk"));
-        assert!(!Unused::said_in("").holds("srso_safe_ret"));
+        let quiet = Unused::said_in("Command line: quiet\n").expect("a command line");
+        assert!(quiet.holds("call_depth_return_thunk"));
+        assert!(Unused::said_in("hello").is_none());
     }
 
     #[test]
