@@ -48,8 +48,11 @@ fn skip(what: &str) {
     eprintln!("skipped: {what}");
 }
 
+/// Addresses and names.
+type Names = Vec<(u64, String)>;
+
 /// Assembles and links the source, and returns the file and its symbols.
-fn linked(source: &str) -> Option<(Vec<u8>, Vec<(u64, String)>)> {
+fn linked(source: &str) -> Option<(Vec<u8>, Names)> {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name).display().to_string();
     std::fs::write(at("thunk.s"), source).expect("a source");
