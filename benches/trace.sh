@@ -22,12 +22,14 @@ awk 'NR == FNR { count[$3]++; next }
             echo "$name $from $(printf '%x' "$size")"
         fi
     done > "$folder/functions"
+# An image of another release than the log's would not be used.
+release=$(grep -a -m 1 -o 'Linux version [0-9][^ ]*' "$vmlinux" | head -n 1 | cut -d ' ' -f 3)
 step=$(($(wc -l < "$folder/functions") / 31))
 awk -v step="$step" 'NR % step == 0 && n++ < 31' "$folder/functions" > "$folder/frames"
 {
     echo 'BUG: unable to handle page fault for address: ffffc90000e08018'
     echo 'Oops: 0000 [#1] PREEMPT SMP'
-    echo 'CPU: 0 PID: 1 Comm: init Not tainted 6.1.0 #1'
+    echo "CPU: 0 PID: 1 Comm: init Not tainted $release #1"
     awk 'NR == 1 { print "RIP: 0010:" $1 "+0x21/0x" $3 }' "$folder/frames"
     echo 'RSP: 0018:ffffc900000f3e18 EFLAGS: 00010246'
     echo 'RAX: 0000000000000000 RBX: ffffc90000e08000 RCX: 0000000000000000'
@@ -53,6 +55,7 @@ cat "$vmlinux" > /dev/null
 explain="$kolumbo explain $folder/log --vmlinux $vmlinux"
 ours=$(wall "$explain" 3)
 frames=$(grep -cE '^        .*\.[chS]:[0-9]+\)?$' "$folder/out" || true)
+[ "$frames" -ge 30 ] || { echo "explain named $frames source lines only" >&2; exit 1; }
 address=$(awk 'NR == 2 { print "0x" $2 }' "$folder/frames")
 theirs=$(wall "addr2line -ifC -e $vmlinux $address" 1)
 echo "$(ratio "$ours" "$theirs") explain 30 frames ($ours s, $frames lines of source) / addr2line -ifC -e VMLINUX, one address ($theirs s)"
