@@ -57,6 +57,9 @@ pub struct CaseFile {
     pub explanation: Option<Explanation>,
     /// Wall time of the run in milliseconds, once it ended.
     pub wall_ms: Option<u64>,
+    /// Why the console or the events beside this file are not whole, where the disk did not take them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unkept: Option<String>,
     /// What could not be read or found out, in plain words.
     pub gaps: Vec<String>,
 }

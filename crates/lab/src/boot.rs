@@ -301,7 +301,9 @@ pub fn boot(
         }
     }
     if let Some(trouble) = folder.take_trouble() {
-        case.gaps.push(inputs::chain(&trouble));
+        let trouble = inputs::chain(&trouble);
+        case.gaps.push(trouble.clone());
+        case.unkept = Some(trouble);
     }
     case.state = CaseState::Done;
     folder.save(&case)?;

@@ -250,13 +250,16 @@ fn a_case_that_was_finished_by_the_dead_is_taken_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("m");
     let mut matrix =
-        Matrix::begin(&out, request(dir.path(), &["smp=1,2"]), options(1), dir.path()).unwrap();
-    // One whole case and half of one stand there; the claims were lost with the power.
+        Matrix::begin(&out, request(dir.path(), &["smp=1,2,3"]), options(1), dir.path()).unwrap();
+    // One whole case, half of one, and one whose console the disk did not take stand there; the
+    // claims were lost with the power.
     FolderWriter::create(&out.join("cells/1/1-1"), &case(VerdictKind::Panicked)).unwrap();
     let half = CaseFile { state: CaseState::Running, outcome: None, ..case(VerdictKind::Booted) };
     FolderWriter::create(&out.join("cells/2/1-1"), &half).unwrap();
+    let cut = CaseFile { unkept: Some("no space".into()), ..case(VerdictKind::Panicked) };
+    FolderWriter::create(&out.join("cells/3/1-1"), &cut).unwrap();
     let mut stub = Stub::new(|job| {
-        assert_eq!(job.key.cell, "2", "the other one is whole");
+        assert_ne!(job.key.cell, "1", "it is whole");
         assert!(!job.out.exists(), "what is left of it is in the way");
         ended(VerdictKind::Booted)
     });
@@ -264,6 +267,7 @@ fn a_case_that_was_finished_by_the_dead_is_taken_as_it_is() {
     let summary = matrix.summary().unwrap();
     assert_eq!(summary.cells[0].runs[0].verdict, Some(VerdictKind::Panicked));
     assert_eq!(summary.cells[1].runs.len(), 1);
+    assert_eq!(summary.cells[2].runs[0].verdict, Some(VerdictKind::Booted));
 }
 
 #[test]

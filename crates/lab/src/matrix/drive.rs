@@ -658,7 +658,7 @@ fn adopt_or_forget(matrix: &mut Matrix, orphan: &Orphan) -> Result<(), MatrixErr
     let finished = Folder::read(&path).ok().filter(|f| {
         // One that was interrupted or failed for our own reasons is run again.
         let told = f.case.outcome.as_ref().is_some_and(|v| v.verdict != VerdictKind::CannotTell);
-        f.case.state == CaseState::Done && told
+        f.case.state == CaseState::Done && f.case.unkept.is_none() && told
     });
     match finished {
         Some(folder) => {

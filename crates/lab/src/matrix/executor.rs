@@ -52,6 +52,16 @@ pub enum Ended {
     Interrupted,
 }
 
+impl Ended {
+    /// A case counts once all of it is on the disk: what a table says of a run is read from there.
+    pub(super) fn with_case(case: CaseFile) -> Ended {
+        match case.unkept {
+            Some(reason) => Ended::Failed { reason, disk_full: true },
+            None => Ended::Case(Box::new(case)),
+        }
+    }
+}
+
 /// Why an executor cannot go on at all.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -236,7 +246,7 @@ fn run(job: &Job, stop: &AtomicBool) -> Ended {
             if stop.load(Ordering::Relaxed) && !told {
                 return Ended::Interrupted;
             }
-            Ended::Case(Box::new(case))
+            Ended::with_case(case)
         }
         Ok(Err(error)) => {
             Ended::Failed { reason: inputs::chain(&error), disk_full: is_disk_full(&error) }
@@ -296,6 +306,17 @@ mod tests {
         assert!(fits(&local, 64, 64 << 30));
         local.running.push((job("b", 1, 1).key, 1, 1));
         assert!(!fits(&local, 1, 1));
+    }
+
+    #[test]
+    fn a_case_that_the_disk_did_not_take_is_none() {
+        let whole = CaseFile::default();
+        assert!(matches!(Ended::with_case(whole.clone()), Ended::Case(_)));
+        let cut = CaseFile { unkept: Some("cannot write console.log".to_owned()), ..whole };
+        let Ended::Failed { reason, disk_full: true } = Ended::with_case(cut) else {
+            panic!("it counted")
+        };
+        assert_eq!(reason, "cannot write console.log");
     }
 
     #[test]

@@ -277,7 +277,7 @@ impl Executor for Slurm {
                 Some((path, folder)) => {
                     // The case gets the name that the table knows it by.
                     let ended = match fs::rename(&path, &submitted.job.out) {
-                        Ok(()) => Ended::Case(Box::new(folder.case)),
+                        Ok(()) => Ended::with_case(folder.case),
                         Err(e) => Ended::Failed {
                             reason: format!("cannot move {}: {e}", path.display()),
                             disk_full: false,
