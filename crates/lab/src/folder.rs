@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use kolumbo_case::file::CaseState;
 use kolumbo_case::{CASE_FORMAT_VERSION, CaseFile, Event, EventKind};
 use kolumbo_machine::Sink;
 
@@ -69,7 +70,8 @@ fn io<'a>(doing: &'static str, path: &'a Path) -> impl Fn(std::io::Error) -> Fol
     move |source| FolderError::Io { doing, path: path.to_owned(), source }
 }
 
-/// Replaces the case file in the case folder `dir`, whole.
+/// Replaces the case file in the case folder `dir`, whole. A finished case is on the disk when this
+/// returns; one that still runs outlives this process, not a power failure, which ends the run anyway.
 pub fn replace(dir: &Path, case: &CaseFile) -> Result<(), FolderError> {
     let path = dir.join(CASE_FILE);
     let mut text = serde_json::to_vec_pretty(case)
@@ -80,7 +82,9 @@ pub fn replace(dir: &Path, case: &CaseFile) -> Result<(), FolderError> {
         .tempfile_in(dir)
         .map_err(io("write into", dir))?;
     file.write_all(&text).map_err(io("write", &path))?;
-    file.as_file().sync_data().map_err(io("write", &path))?;
+    if case.state == CaseState::Done {
+        file.as_file().sync_data().map_err(io("write", &path))?;
+    }
     file.persist(&path).map_err(|e| io("replace", &path)(e.error))?;
     Ok(())
 }
@@ -238,7 +242,6 @@ impl Folder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kolumbo_case::file::CaseState;
 
     fn case() -> CaseFile {
         CaseFile { case_version: CASE_FORMAT_VERSION, ..CaseFile::default() }
