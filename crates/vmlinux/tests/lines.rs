@@ -16,12 +16,13 @@ use kolumbo_vmlinux::{Elf, SymbolTable};
 type Plain = Vec<(String, String)>;
 
 /// Addresses spread evenly over the bytes of all functions of the text, by a fixed sequence of
-/// pseudo-random numbers. The holes between the parts of the text, which nothing names, are left out.
+/// pseudo-random numbers. Left out are the holes between the parts of the text, which nothing names, and
+/// the padding before functions, which kernels name since v6.2 (`__pfx_`) and DWARF never does.
 fn addresses(elf: &Elf<'_>, symbols: &SymbolTable, count: usize) -> Vec<u64> {
     let text = elf.section(".text").unwrap();
     let functions: Vec<(u64, u64)> = symbols
         .iter()
-        .filter(|s| s.is_code() && text.contains(s.address))
+        .filter(|s| s.is_code() && text.contains(s.address) && !s.name.starts_with("__pfx_"))
         .filter_map(|s| Some((s.address, s.size.filter(|&size| size > 0)?)))
         .collect();
     let total: u64 = functions.iter().map(|(_, size)| size).sum();
