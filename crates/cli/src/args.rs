@@ -26,6 +26,9 @@ pub(crate) enum Command {
     /// Build a kernel out of its tree, reproducibly, and say what broke it
     #[command(after_long_help = crate::build::EXIT_CODES)]
     Build(Box<crate::build::BuildArgs>),
+    /// Reproduce a kernel bug from the kernel's source: build, boot, explain, check, prove
+    #[command(after_long_help = crate::case::args::EXIT_CODES)]
+    Case(Box<crate::case::args::CaseArgs>),
     /// Say which patches of a stack a branch already holds, plan its rebase, write reverts
     Stack(crate::stack::StackArgs),
     /// Compare kernel configurations

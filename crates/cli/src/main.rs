@@ -3,6 +3,7 @@
 mod args;
 mod boot;
 mod build;
+mod case;
 mod check;
 mod config;
 mod console_output;
