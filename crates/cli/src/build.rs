@@ -81,6 +81,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<Outcome> {
         edits: Vec::new(),
         targets: args.target.clone(),
         out: args.out.clone(),
+        shared: false,
         cache: cache_folder()?,
         jobs: args.jobs.map_or(cpus, usize::from),
         ccache: !args.no_ccache,

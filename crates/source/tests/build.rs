@@ -73,6 +73,7 @@ impl Tree {
             edits: Vec::new(),
             targets: vec!["bzImage".into()],
             out: None,
+            shared: false,
             cache: self.dir.path().join("cache"),
             jobs: 1,
             ccache: false,
@@ -141,6 +142,78 @@ fn edits_leave_the_tree_alone() {
     assert!(image(&plain).contains("int two") && image(&edited).contains("long two"));
     assert_eq!(fs::read_to_string(tree.source().join("two.c")).unwrap(), "int two;\n");
     assert_eq!(edited.file.edited, ["two.c"]);
+}
+
+/// Builds that differ in edits share objects, and each keeps its own products.
+#[test]
+fn builds_that_differ_in_edits_share_their_objects() {
+    if !gcc() {
+        return;
+    }
+    let tree = Tree::new();
+    let mut request = tree.request();
+    request.shared = true;
+    let edit = |file: &str, search: &str, replace: &str| {
+        vec![Edit { file: file.into(), search: search.into(), replace: replace.into() }]
+    };
+    let image = |b: &BuildResult| fs::read_to_string(b.file.image.as_ref().unwrap()).unwrap();
+    let steps = |seen: &Seen| seen.steps.iter().map(|s| s.3.clone()).collect::<Vec<_>>();
+    request.edits = edit("two.c", "int two", "long two");
+    let (first, seen) = built(&request);
+    assert_eq!(steps(&seen), ["one.o", "two.o", "vmlinux"]);
+    // Times of files are compared by make, some to the millisecond.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    request.edits = edit("two.c", "int two", "short two");
+    let (second, seen) = built(&request);
+    assert_eq!(steps(&seen), ["two.o", "vmlinux"]);
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    request.edits = Vec::new();
+    let (plain, seen) = built(&request);
+    assert_eq!(steps(&seen), ["two.o", "vmlinux"]);
+    for (build, word) in [(&first, "long two"), (&second, "short two"), (&plain, "int two")] {
+        assert!(image(build).contains(word), "{word}: {}", image(build));
+        assert_eq!(build.file.state, BuildState::Done);
+        assert!(build.file.image.as_ref().unwrap().starts_with(build.out.to_str().unwrap()));
+    }
+    request.edits = edit("two.c", "int two", "long two");
+    assert!(built(&request).0.cached);
+    assert_eq!(fs::read_to_string(tree.source().join("two.c")).unwrap(), "int two;\n");
+
+    // An edit that does not compile breaks nothing but itself, and its log is kept.
+    request.edits = edit("one.c", "int one;", "broken");
+    let Err(BuildError::Failed { failure, log }) = build(&request, &mut Seen::default()) else {
+        panic!("it was built")
+    };
+    assert_eq!((failure.file.as_str(), failure.message.as_str()), ("one.c", "it is broken"));
+    assert!(fs::read_to_string(&log).unwrap().contains("it is broken"));
+    assert_eq!(read(log.parent().unwrap()).unwrap().state, BuildState::Failed);
+    request.edits = edit("one.c", "int one;", "int uno;");
+    assert!(image(&built(&request).0).contains("int uno"));
+}
+
+/// When everything is killed while objects are made anew, none of them is trusted any more.
+#[test]
+fn a_shared_build_that_was_cut_off_is_begun_anew() {
+    if !gcc() {
+        return;
+    }
+    let tree = Tree::new();
+    let mut request = tree.request();
+    request.shared = true;
+    built(&request);
+    let workshop = fs::read_dir(request.cache.join("workshops")).unwrap().next().unwrap().unwrap();
+    let out = workshop.path().join("out");
+    // What a build that was cut off leaves behind: a note that it was under way.
+    let state = workshop.path().join("workshop.json");
+    let text = fs::read_to_string(&state).unwrap();
+    assert!(text.contains("\"busy\":false"), "{text}");
+    fs::write(&state, text.replace("\"busy\":false", "\"busy\":true")).unwrap();
+    fs::write(out.join("one.o"), "half an object").unwrap();
+    request.edits =
+        vec![Edit { file: "two.c".into(), search: "int two".into(), replace: "long two".into() }];
+    let (result, _) = built(&request);
+    let image = fs::read_to_string(result.file.image.unwrap()).unwrap();
+    assert!(image.contains("int one") && image.contains("long two"), "{image}");
 }
 
 #[test]

@@ -6,13 +6,14 @@
 pub mod output;
 pub mod toolchain;
 pub mod tree;
+mod workshop;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kolumbo_case::{BUILD_FORMAT_VERSION, BuildFailure, BuildFile, BuildState};
 use rustix::fs::{FlockOperation, flock};
@@ -29,6 +30,8 @@ pub const BUILD_FILE: &str = "build.json";
 pub const LOG_FILE: &str = "build.log";
 /// Held as long as any process of the build lives.
 const LOCK_FILE: &str = "build.lock";
+/// Wait between two looks at a lock that somebody else holds.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 /// Longest line that is looked at.
 const LONGEST_LINE: u64 = 64 << 10;
 /// Steps for each option that is built in, for the progress of a first build: 1,262 steps for 545
@@ -50,6 +53,9 @@ pub struct Request {
     pub targets: Vec<String>,
     /// The build folder; without it one below `cache`, named after what is built.
     pub out: Option<PathBuf>,
+    /// Share a tree and objects with other builds that differ from this one in edits only: only what an edit
+    /// touches is compiled again. The build folder then holds the products, not the objects.
+    pub shared: bool,
     /// Where builds and edited trees are kept.
     pub cache: PathBuf,
     /// Jobs of make.
@@ -163,15 +169,21 @@ pub fn build(request: &Request, observer: &mut dyn Observer) -> Result<BuildResu
     }
     let parts = parts(&request.config)?;
     let config_asked = hash_of(parts.iter().map(Part::bytes));
-    let key = hash_of([
+    // What builds with any edits have in common.
+    let base = hash_of([
         tree::fingerprint(&source)?.into_bytes(),
         source.as_os_str().as_encoded_bytes().to_vec(),
         config_asked.clone().into_bytes(),
-        format!("{:?}", request.edits).into_bytes(),
         toolchain.version_text.clone().into_bytes(),
         toolchain.compiler.as_os_str().as_encoded_bytes().to_vec(),
         variables.join("\0").into_bytes(),
         request.targets.join("\0").into_bytes(),
+    ]);
+    let kind = if request.shared { "shared" } else { "" };
+    let key = hash_of([
+        base.clone().into_bytes(),
+        format!("{:?}", request.edits).into_bytes(),
+        kind.as_bytes().to_vec(),
     ]);
     let out = match &request.out {
         Some(out) => out.clone(),
@@ -179,58 +191,94 @@ pub fn build(request: &Request, observer: &mut dyn Observer) -> Result<BuildResu
     };
     fs::create_dir_all(&out).map_err(io("make", &out))?;
     let out = fs::canonicalize(&out).map_err(io("find", &out))?;
-    let lock = locked(&out)?;
-    let old = read(&out);
-    if let Some(old) = &old
+    let lock = match request.shared {
+        true => wait_for(&out, observer)?,
+        false => locked(&out)?,
+    };
+    if let Some(old) = read(&out)
         && old.key == key
         && old.state == BuildState::Done
         && old.image.as_ref().is_none_or(|image| Path::new(image).is_file())
     {
-        return Ok(BuildResult { file: old.clone(), out, cached: true });
+        return Ok(BuildResult { file: old, out, cached: true });
     }
-    let built_from = if request.edits.is_empty() {
-        source.clone()
+    let job = Job { request, source, toolchain, variables, ccache, gaps, parts, config_asked, key };
+    let file = if request.shared {
+        workshop::build(&job, &base, &out, observer)?
     } else {
-        let copy = request.cache.join("trees").join(&key[..16]);
-        if !copy.is_dir() {
-            tree::edited(&source, &copy, &request.edits)?;
-        }
-        copy
+        let built_from = if request.edits.is_empty() {
+            job.source.clone()
+        } else {
+            let copy = request.cache.join("trees").join(&job.key[..16]);
+            if !copy.is_dir() {
+                tree::edited(&job.source, &copy, &request.edits)?;
+            }
+            copy
+        };
+        job.make(&built_from, &out, lock, observer)?
     };
-    let mut file = BuildFile {
-        build_version: BUILD_FORMAT_VERSION,
-        kolumbo: env!("CARGO_PKG_VERSION").to_owned(),
-        state: BuildState::Running,
-        source: source.display().to_string(),
-        toolchain: toolchain.facts(&variables, ccache),
-        make: arguments(&built_from, &out, &toolchain, variables),
-        key,
-        config: request.config.clone(),
-        config_asked,
-        edited: request.edits.iter().map(|e| e.file.display().to_string()).collect(),
-        targets: request.targets.clone(),
-        started: request.started.clone(),
-        gaps,
-        ..BuildFile::default()
-    };
-    // What the last build of this folder knew stays true for the next.
-    let known = old.as_ref().filter(|o| o.config_asked == file.config_asked);
-    file.steps = known.map_or(0, |o| o.steps);
-    let mut run = Run { out: &out, lock, observer, begun: Instant::now() };
-    let configured = known.is_some_and(|old| {
-        old.make == file.make
-            && !old.config_sha256.is_empty()
-            && hash_file(&out.join(".config")).is_some_and(|h| h == old.config_sha256)
-    });
-    if configured {
-        file.config_sha256 = known.map(|o| o.config_sha256.clone()).unwrap_or_default();
-    }
-    save(&out, &file)?;
-    if !configured {
-        run.configure(&mut file, &parts)?;
-    }
-    run.make_targets(&mut file, request.jobs)?;
     Ok(BuildResult { file, out, cached: false })
+}
+
+/// A build with everything that was found out before make runs.
+struct Job<'r> {
+    request: &'r Request,
+    source: PathBuf,
+    toolchain: Toolchain,
+    variables: Vec<String>,
+    ccache: bool,
+    gaps: Vec<String>,
+    parts: Vec<Part>,
+    config_asked: String,
+    key: String,
+}
+
+impl Job<'_> {
+    /// Builds the tree `built_from` in `out`, and goes on with what is there.
+    fn make(
+        &self,
+        built_from: &Path,
+        out: &Path,
+        lock: File,
+        observer: &mut dyn Observer,
+    ) -> Result<BuildFile, BuildError> {
+        let request = self.request;
+        let old = read(out);
+        let mut file = BuildFile {
+            build_version: BUILD_FORMAT_VERSION,
+            kolumbo: env!("CARGO_PKG_VERSION").to_owned(),
+            state: BuildState::Running,
+            source: self.source.display().to_string(),
+            toolchain: self.toolchain.facts(&self.variables, self.ccache),
+            make: arguments(built_from, out, &self.toolchain, self.variables.clone()),
+            key: self.key.clone(),
+            config: request.config.clone(),
+            config_asked: self.config_asked.clone(),
+            edited: request.edits.iter().map(|e| e.file.display().to_string()).collect(),
+            targets: request.targets.clone(),
+            started: request.started.clone(),
+            gaps: self.gaps.clone(),
+            ..BuildFile::default()
+        };
+        // What the last build of this folder knew stays true for the next.
+        let known = old.as_ref().filter(|o| o.config_asked == file.config_asked);
+        file.steps = known.map_or(0, |o| o.steps);
+        let mut run = Run { out, lock, observer, begun: Instant::now() };
+        let configured = known.is_some_and(|old| {
+            old.make == file.make
+                && !old.config_sha256.is_empty()
+                && hash_file(&out.join(".config")).is_some_and(|h| h == old.config_sha256)
+        });
+        if configured {
+            file.config_sha256 = known.map(|o| o.config_sha256.clone()).unwrap_or_default();
+        }
+        save(out, &file)?;
+        if !configured {
+            run.configure(&mut file, &self.parts)?;
+        }
+        run.make_targets(&mut file, request.jobs)?;
+        Ok(file)
+    }
 }
 
 /// What a build folder says of its build.
@@ -278,6 +326,23 @@ fn locked(out: &Path) -> Result<File, BuildError> {
         Ok(()) => Ok(lock),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(BuildError::Busy { out: out.to_owned() }),
         Err(e) => Err(io("lock", &path)(e.into())),
+    }
+}
+
+/// Locks a folder that others may be building in, however long that takes.
+fn wait_for(folder: &Path, observer: &mut dyn Observer) -> Result<File, BuildError> {
+    let mut told = false;
+    loop {
+        match locked(folder) {
+            Err(BuildError::Busy { out }) => {
+                if !told {
+                    observer.note(&format!("waiting for another build in {}", out.display()));
+                    told = true;
+                }
+                std::thread::sleep(BETWEEN_LOOKS);
+            }
+            other => return other,
+        }
     }
 }
 

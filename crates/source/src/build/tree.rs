@@ -42,10 +42,23 @@ pub enum TreeError {
     /// The text of an edit is not there exactly once.
     #[error("an edit of {file} wants its text exactly once, and it is there {count} times")]
     Edit {
+        /// Which of the edits, from 0.
+        edit: usize,
         /// The file.
         file: PathBuf,
         /// How often.
         count: usize,
+    },
+    /// The file of an edit is not there.
+    #[error("an edit names {file}, which is not in the tree")]
+    NoFile {
+        /// Which of the edits, from 0.
+        edit: usize,
+        /// The path.
+        file: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
     },
     /// An edit of a file outside the tree.
     #[error("an edit names {file}, which is no path below the tree")]
@@ -104,19 +117,19 @@ fn walk(
     Ok(())
 }
 
-/// Makes `copy` a tree like `tree` with the edits in it. Files are hard links where the file system
-/// allows it; edited ones are new.
-pub fn edited(tree: &Path, copy: &Path, edits: &[Edit]) -> Result<(), TreeError> {
+/// The files that the edits change, with their new text. Nothing is written.
+pub fn texts(tree: &Path, edits: &[Edit]) -> Result<Vec<(PathBuf, String)>, TreeError> {
     let mut new: Vec<(PathBuf, String)> = Vec::new();
-    for edit in edits {
+    for (number, edit) in edits.iter().enumerate() {
         if edit.file.components().any(|c| !matches!(c, Component::Normal(_))) {
             return Err(TreeError::Outside { file: edit.file.clone() });
         }
         let at = match new.iter().position(|(file, _)| *file == edit.file) {
             Some(at) => at,
             None => {
-                let path = tree.join(&edit.file);
-                let text = fs::read_to_string(&path).map_err(io("read", &path))?;
+                let text = fs::read_to_string(tree.join(&edit.file)).map_err(|source| {
+                    TreeError::NoFile { edit: number, file: edit.file.clone(), source }
+                })?;
                 new.push((edit.file.clone(), text));
                 new.len() - 1
             }
@@ -124,10 +137,52 @@ pub fn edited(tree: &Path, copy: &Path, edits: &[Edit]) -> Result<(), TreeError>
         let text = &mut new[at].1;
         let count = if edit.search.is_empty() { 0 } else { text.matches(&edit.search).count() };
         if count != 1 {
-            return Err(TreeError::Edit { file: edit.file.clone(), count });
+            return Err(TreeError::Edit { edit: number, file: edit.file.clone(), count });
         }
         *text = text.replacen(&edit.search, &edit.replace, 1);
     }
+    Ok(new)
+}
+
+/// Gives `copy`, a copy of `tree` that may differ from it in the files `differing`, the edits whose
+/// [`texts`] are `new`. Files that change get a new time, so that make sees them; the others keep theirs.
+pub fn edit_again(
+    tree: &Path,
+    copy: &Path,
+    differing: &[PathBuf],
+    new: &[(PathBuf, String)],
+) -> Result<(), TreeError> {
+    let back = differing.iter().filter(|file| !new.iter().any(|(n, _)| n == *file));
+    let old = back.map(|file| {
+        let from = tree.join(file);
+        let bytes = fs::read(&from).map_err(io("read", &from))?;
+        Ok((file, bytes))
+    });
+    let old = old.collect::<Result<Vec<_>, _>>()?;
+    let wanted = old
+        .iter()
+        .map(|(file, bytes)| (*file, bytes.as_slice()))
+        .chain(new.iter().map(|(file, text)| (file, text.as_bytes())));
+    for (file, bytes) in wanted {
+        let to = copy.join(file);
+        if fs::read(&to).is_ok_and(|there| there == bytes) {
+            continue;
+        }
+        // The file may be a hard link to the user's own: it is replaced, never written into.
+        let aside = to.with_extension("kolumbo-new");
+        fs::write(&aside, bytes).map_err(io("write", &aside))?;
+        let from = tree.join(file);
+        let mode = fs::metadata(&from).map_err(io("look at", &from))?.permissions();
+        fs::set_permissions(&aside, mode).map_err(io("write", &aside))?;
+        fs::rename(&aside, &to).map_err(io("replace", &to))?;
+    }
+    Ok(())
+}
+
+/// Makes `copy` a tree like `tree` with the edits in it. Files are hard links where the file system
+/// allows it; edited ones are new.
+pub fn edited(tree: &Path, copy: &Path, edits: &[Edit]) -> Result<(), TreeError> {
+    let new = texts(tree, edits)?;
     let aside = copy.with_extension("new");
     for old in [&aside, &copy.to_owned()] {
         if old.exists() {
@@ -184,8 +239,20 @@ mod tests {
                 other => panic!("{search}: {other:?}"),
             }
         }
+        let gone = Edit { file: "a/gone.c".into(), ..edit("a") };
+        let error = edited(&tree, &copy, &[edit("int two;"), gone]).unwrap_err();
+        assert!(matches!(error, TreeError::NoFile { edit: 1, .. }), "{error}");
         let out = Edit { file: "../x".into(), ..edit("a") };
         assert!(matches!(edited(&tree, &copy, &[out]), Err(TreeError::Outside { .. })));
+
+        // Other edits in the same copy; what is not edited any more is as it was, and still not linked.
+        let new = texts(&tree, &[edit("int one;")]).unwrap();
+        edit_again(&tree, &copy, &["a/b/c.c".into()], &new).unwrap();
+        assert_eq!(fs::read_to_string(copy.join("a/b/c.c")).unwrap(), "long two;\nint two;\n");
+        edit_again(&tree, &copy, &["a/b/c.c".into()], &[]).unwrap();
+        assert_eq!(fs::read_to_string(copy.join("a/b/c.c")).unwrap(), "int one;\nint two;\n");
+        assert_eq!(fingerprint(&tree).unwrap(), before);
+
         fs::write(tree.join("a/b/c.c"), "int one, two;\n").unwrap();
         assert_ne!(fingerprint(&tree).unwrap(), before);
     }
