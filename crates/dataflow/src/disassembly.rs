@@ -226,9 +226,14 @@ fn as_objdump(instruction: &Instruction, mnemonic: &mut String, operands: &mut S
             };
             *mnemonic = format!("{}cs {mnemonic}", "data16 ".repeat(data16));
         }
-        Mnemonic::In | Mnemonic::Out | Mnemonic::Outsb | Mnemonic::Outsw | Mnemonic::Outsd => {
-            *operands = operands.replace("%dx", "(%dx)")
-        }
+        Mnemonic::In
+        | Mnemonic::Insb
+        | Mnemonic::Insw
+        | Mnemonic::Insd
+        | Mnemonic::Out
+        | Mnemonic::Outsb
+        | Mnemonic::Outsw
+        | Mnemonic::Outsd => *operands = operands.replace("%dx", "(%dx)"),
         _ => {}
     }
 }
@@ -310,6 +315,7 @@ mod tests {
         );
         check(&[0xf3, 0x48, 0xa5], "rep movsq %ds:(%rsi),%es:(%rdi)");
         check(&[0xee], "out    %al,(%dx)");
+        check(&[0xf3, 0x6c], "rep insb (%dx),%es:(%rdi)");
         check(&[0xc3], "ret");
         check(&[0xff, 0x14, 0x25, 0x10, 0x08, 0x62, 0xaa], "call   *0xffffffffaa620810");
         check(&[0x65, 0x48, 0x03, 0x0c, 0x25, 0xd8, 0xa1, 0, 0], "add    %gs:0xa1d8,%rcx");

@@ -32,17 +32,7 @@ pub(crate) fn rank(scene: &Scene<'_>) -> Vec<Suspect> {
     ranked.extend(emulation(scene));
     ranked.extend(callees(scene));
     ranked.push(interrupt_path(scene));
-    ranked.push((
-        20,
-        Suspect {
-            kind: SuspectKind::OtherPath,
-            name: None,
-            because: vec!["a Code: line does not show who jumps into it".to_owned()],
-            against: vec!["compiled code hardly ever joins two paths at these places".to_owned()],
-            check: "run again with --vmlinux: the whole function shows every branch target"
-                .to_owned(),
-        },
-    ));
+    ranked.extend(other_path(scene));
     ranked.push((
         10,
         Suspect {
@@ -67,6 +57,18 @@ pub(crate) fn rank(scene: &Scene<'_>) -> Vec<Suspect> {
     ));
     ranked.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
     ranked.into_iter().map(|(_, suspect)| suspect).collect()
+}
+
+/// Control that came in from elsewhere; out of the question where every way in is known.
+fn other_path(scene: &Scene<'_>) -> Option<(i32, Suspect)> {
+    let suspect = Suspect {
+        kind: SuspectKind::OtherPath,
+        name: None,
+        because: vec!["a Code: line does not show who jumps into it".to_owned()],
+        against: vec!["compiled code hardly ever joins two paths at these places".to_owned()],
+        check: "run again with --vmlinux: the whole function shows every branch target".to_owned(),
+    };
+    (!scene.situation.window.exact).then_some((20, suspect))
 }
 
 /// The device page that a step of the derivation accesses.

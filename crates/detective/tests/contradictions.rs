@@ -4,7 +4,8 @@ use kolumbo_case::{
     CodeBytes, CodePlace, Confidence, CrashContext, CrashReport, Explanation, FindingCode,
     ListedInstruction, Listing, MachineState, ReadResult, Registers, SuspectKind,
 };
-use kolumbo_detective::{Options, explain};
+use kolumbo_detective::accuse::{Surroundings, findings};
+use kolumbo_detective::{Consistency, Options, Situation, Window, explain};
 
 /// A dump out of `name value` pairs and a `Code:` line.
 fn state(place: (&str, u64, u64), registers: &str, code: &str) -> MachineState {
@@ -87,6 +88,24 @@ fn an_emulated_test_that_loses_its_flags() {
     assert_eq!(step.effect, "the result is 0x0 or 0x1000: SF=0 PF=1 CF=0 OF=0; ZF open");
     let spin = explanation.states[0].spin.as_ref().unwrap();
     assert_eq!(spin.until, "(xAPIC ICR low & 0x1000) == 0");
+}
+
+/// With the whole function at hand nobody else can have come in.
+#[test]
+fn another_path_is_no_suspect_where_all_are_known() {
+    let mut situation = Situation::of(&icr_wait("82")).unwrap();
+    let kinds = |situation: &Situation| {
+        let consistency = Consistency::check(situation);
+        let found = findings(situation, &consistency, &Surroundings::default());
+        assert_eq!(found.len(), 1, "{found:#?}");
+        found[0].suspects.iter().map(|s| s.kind).collect::<Vec<_>>()
+    };
+    assert!(kinds(&situation).contains(&SuspectKind::OtherPath));
+    let Window { bytes, trap, .. } = situation.window.clone();
+    situation.window = Window::of_function(&bytes, trap, &[], true).unwrap();
+    assert!(!kinds(&situation).contains(&SuspectKind::OtherPath));
+    situation.window = Window::of_function(&bytes, trap, &[], false).unwrap();
+    assert!(kinds(&situation).contains(&SuspectKind::OtherPath));
 }
 
 /// Both outcomes that the instruction can have: busy (ZF clear) and idle.

@@ -82,14 +82,26 @@ fn the_text_equals_objdump() {
         eprintln!("{group}: {} of {compared}", members.len());
     }
     assert_eq!(compared, COUNT);
-    groups.retain(|group, _| *group != EQUAL);
+    let spelled: usize = groups.get(NO_INDEX).map_or(0, Vec::len);
+    assert!(spelled * 1000 < COUNT, "{:?}", groups.get(NO_INDEX));
+    groups.retain(|group, _| ![EQUAL, NO_INDEX].contains(group));
     assert!(groups.is_empty(), "{groups:#?}");
 }
 
 const EQUAL: &str = "equal";
 
-/// The kind of difference between two texts. There is none at present: what objdump spells in a way
-/// of its own, `disassembly` spells so, too.
+/// objdump shows an index that is none as `%riz`, where the bytes have a place for one. Compilers leave
+/// that place out; it comes up where bytes are taken for code that are none.
+const NO_INDEX: &str = "an index register that is none";
+
+/// The kind of difference between two texts. What else objdump spells in a way of its own,
+/// `disassembly` spells so, too.
 fn difference(ours: &str, theirs: &str) -> &'static str {
-    if ours == theirs { EQUAL } else { "another text" }
+    if ours == theirs {
+        EQUAL
+    } else if theirs.replace(",%riz,1)", ")") == ours {
+        NO_INDEX
+    } else {
+        "another text"
+    }
 }
