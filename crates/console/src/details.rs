@@ -161,6 +161,11 @@ fn rules() -> &'static [(Regex, DetailKind, Option<Regex>)] {
     })
 }
 
+/// Whether a line begins a detail, or is the place of a lock in one.
+pub(crate) fn is_detail(line: &str) -> bool {
+    line.contains("}, at: ") || rules().iter().any(|(first, ..)| first.is_match(line))
+}
+
 /// Adds the details among the lines with the given indices to `report`.
 pub(crate) fn fill(report: &mut CrashReport, text: &Text, lines: &[usize]) {
     let mut more: Option<&Regex> = None;

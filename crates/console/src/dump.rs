@@ -5,13 +5,15 @@
 //! kernels, to the first one. May not know titles. Main item: [`fill_parts`].
 
 use kolumbo_case::{
-    Boundary, CrashReport, Frame, Gap, MachineState, Span, StackContext, Trace, TraceKind,
+    Boundary, CrashReport, DetailKind, Frame, Gap, MachineState, Span, StackContext, Trace,
+    TraceKind,
 };
 
 use crate::context::parse_context;
 use crate::details;
 use crate::frame::{parse_frame, parse_pc, stack_mark};
 use crate::registers::{parse_code, parse_registers};
+use crate::s390::{self, Section};
 use crate::text::Text;
 
 /// Frames that one trace keeps.
@@ -32,6 +34,7 @@ pub(crate) fn fill_parts(report: &mut CrashReport, text: &Text, lines: &[usize])
         ended: false,
         cpu: None,
         blanks: 0,
+        section: Section::None,
     };
     for &index in lines {
         parts.take(index);
@@ -50,6 +53,28 @@ pub(crate) fn fill_parts(report: &mut CrashReport, text: &Text, lines: &[usize])
         report.context.cpu = report.states.first().and_then(|s| s.cpu);
     }
     details::fill(report, text, lines);
+    name_syndrome(report);
+}
+
+/// arm64 says the values of two registers in words of its own: the syndrome (`ESR = `), and the
+/// address of the fault (FAR) in the headline. See arch/arm64/mm/fault.c.
+fn name_syndrome(report: &mut CrashReport) {
+    let value = |name: &str| {
+        let faults = report.details.iter().filter(|d| d.kind == DetailKind::Fault);
+        let text = faults.filter_map(|d| d.values.get(name)).next()?;
+        u64::from_str_radix(text.trim_start_matches("0x"), 16).ok()
+    };
+    let found = [("esr", value("esr")), ("far", value("address"))];
+    let Some(state) = report.states.first_mut().filter(|s| s.registers.get("pstate").is_some())
+    else {
+        return;
+    };
+    for (name, value) in found {
+        if let Some(value) = value.filter(|_| state.registers.get(name).is_none()) {
+            state.registers.insert(name, value);
+        }
+    }
+    report.registers = state.registers.clone();
 }
 
 /// Which register dump takes the next register line.
@@ -70,6 +95,7 @@ struct Parts<'a> {
     ended: bool,
     cpu: Option<u32>,
     blanks: u32,
+    section: Section,
 }
 
 impl Parts<'_> {
@@ -103,6 +129,9 @@ impl Parts<'_> {
             }
             return;
         }
+        if self.of_s390(line, span) {
+            return;
+        }
         if let Some((place, user)) = parse_pc(line) {
             if !self.ended {
                 self.program_counter(place, user, line, span);
@@ -119,6 +148,22 @@ impl Parts<'_> {
             return;
         }
         self.registers(line, span);
+    }
+
+    /// A line of the dump that only s390 has.
+    fn of_s390(&mut self, line: &str, span: Span) -> bool {
+        let mut section = self.section;
+        let Some(state) = self.state() else { return false };
+        let bytes = state.code.as_ref().map_or(0, |c| c.bytes.len());
+        let took = section.take(line, &mut state.registers, &mut state.code);
+        if took {
+            state.span.end = span.end;
+            if let Some(code) = state.code.as_mut().filter(|c| c.bytes.len() > bytes) {
+                code.span = if bytes == 0 { span } else { Span { end: span.end, ..code.span } };
+            }
+        }
+        self.section = section;
+        took
     }
 
     fn start_trace(&mut self, kind: TraceKind, line: &str, span: Span) {
@@ -210,6 +255,7 @@ impl Parts<'_> {
             ..Default::default()
         };
         selector(line, &mut state);
+        s390::program_status(line, &mut state.registers);
         if in_trace {
             if let Some(trace) = &mut self.trace
                 && trace.boundaries.len() < MAX_STATES
@@ -225,7 +271,8 @@ impl Parts<'_> {
             && let Some(last) = self.report.states.last_mut()
             && (last.pc.is_none()
                 || last.pc.as_ref().is_some_and(|p| p.function.is_none())
-                || line.starts_with("pc"))
+                || line.starts_with("pc")
+                || line.starts_with("epc"))
         {
             last.pc = match (last.pc.take(), state.pc) {
                 (Some(old), Some(new)) if new.function.is_none() => {
@@ -366,6 +413,7 @@ fn trace_heading(line: &str) -> Option<TraceKind> {
     }
     (ends
         && (line.starts_with("Last potentially related work")
+            || line.starts_with("Last Breaking-Event-Address")
             || line.starts_with("Second to last")))
     .then_some(TraceKind::Other)
 }

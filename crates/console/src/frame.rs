@@ -145,6 +145,10 @@ pub fn parse_pc(line: &str) -> Option<(CodePlace, bool)> {
         return place.address.map(|_| (place, user));
     }
     let address = place.address;
+    user |= name.starts_with("User");
+    // s390 has the symbol in parentheses.
+    let closed = rest.strip_prefix('(').and_then(|r| r.strip_suffix(')'));
+    let rest = closed.filter(|_| name.contains("PSW")).unwrap_or(rest);
     let mut frame = ParsedFrame { place, ..Default::default() };
     if let Some(behind) = symbol(rest, &mut frame.place)
         && trailer(behind, &mut frame, false).is_some()
@@ -167,6 +171,8 @@ static PC_NAMES: &[&str] = &[
     "epc : ",
     "epc: ",
     "--- interrupt: 700 at ",
+    "Krnl PSW : ",
+    "User PSW : ",
 ];
 
 /// The byte behind `<IRQ>`, `</NMI>`, `<<EOE>>` and their like at the beginning of `text`.
@@ -334,6 +340,11 @@ fn source_place(word: &str, place: &mut CodePlace) -> bool {
 fn arm_frame(rest: &str, addresses: usize) -> Option<ParsedFrame> {
     let (callee, behind) = rest.split_once(" from ")?;
     let callee = callee.trim_start_matches('(').trim_end_matches(')');
+    // The module stands behind the name, within the parentheses where there are any.
+    let callee = match callee.trim_end().strip_suffix(']').and_then(|c| c.rsplit_once(" [")) {
+        Some((name, module)) if module.bytes().all(is_name_byte) => name.trim_end(),
+        _ => callee,
+    };
     let callee = callee.split('+').next()?;
     if callee.is_empty() || !callee.bytes().all(is_name_byte) {
         return None;
@@ -401,6 +412,8 @@ mod tests {
             (" fn (fs/ext4/inode.c:1) ext4", "fn 0 0 - fs/ext4/inode.c:1"),
             ("[<802b3ffc>] (a) from [<802e1324>] (b+0x6c/0x120)", "b 6c 120 - "),
             (" a from b+0x6c/0x120", "b 6c 120 - "),
+            (" a [m] from b+0x6c/0x120", "b 6c 120 - "),
+            ("[<802b3ffc>] (a [m]) from [<802e1324>] (b+0x6c/0x120)", "b 6c 120 - "),
             ("[c0000000f1f2fa40] [c00000000000b2b4] fn+0x24/0x60 (unreliable)", "fn 24 60 - ?"),
             ("([<0000000000112f2e>] show_stack+0x1a6/0x1f0)", "show_stack 1a6 1f0 - "),
             ("[<ffffffff80005c34>] fn+0x1c/0x1e", "fn 1c 1e - "),

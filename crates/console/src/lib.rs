@@ -22,6 +22,7 @@ pub mod prefix;
 pub mod read;
 mod registers;
 mod report;
+mod s390;
 mod scan;
 mod skip;
 pub mod stream;

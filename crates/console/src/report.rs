@@ -6,6 +6,7 @@
 use kolumbo_case::{CrashReport, HeadlineKind, Passage};
 
 use crate::crash::{Named, group_of};
+use crate::details::is_detail;
 use crate::dump::fill_parts;
 use crate::frame::parse_frame;
 use crate::guilty::guilty_file;
@@ -44,7 +45,7 @@ pub(crate) fn segment_end(text: &Text, named: &Named) -> usize {
         if parse_frame(line).is_some() {
             frames += 1;
             last = index;
-        } else if is_part(line) {
+        } else if is_part(line) || is_detail(line.trim()) {
             last = index;
         }
         ended |= line.starts_with("---[ end trace");

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use kolumbo_case::{Phase, ReadResult, StackContext, TraceKind};
+use kolumbo_case::{DetailKind, Phase, ReadResult, StackContext, TraceKind};
 use kolumbo_console::read;
 
 const OOPS: &str = include_str!("fixtures/null-dereference.log");
@@ -109,6 +109,21 @@ fn check_boot(result: &ReadResult) {
     );
     assert_eq!(boot.cpus, Some(2));
     assert_eq!(boot.phase, Phase::Shutdown);
+}
+
+/// A log that ends in the middle of what lockdep has to say.
+#[test]
+fn a_lock_report_that_was_cut_off_keeps_what_it_says() {
+    let log = "[    4.1] WARNING: possible recursive locking detected\n[    4.1] 6.1.0 #1 Not tainted\n\
+        [    4.1] --------------------------------------------\n\
+        [    4.1] init/85 is trying to acquire lock:\n\
+        [    4.1] ffff888003a4b0a0 (&sick->lock){+.+.}-{3:3}, at: sick_twice+0x2a/0x60 [sick]\n";
+    let result = read(log.as_bytes());
+    let [report] = result.reports.as_slice() else { panic!("{:?}", result.reports) };
+    let [detail] = report.details.as_slice() else { panic!("{:?}", report.details) };
+    assert_eq!(detail.kind, DetailKind::LockChain);
+    assert!(detail.lines[1].contains("sick_twice+0x2a/0x60"), "{:?}", detail.lines);
+    assert_eq!(detail.span.end, log.len() as u64);
 }
 
 /// `Part` files of fs/pstore, put together: a heading, then lines with level and time.

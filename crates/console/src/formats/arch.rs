@@ -10,7 +10,7 @@ const BAD_ACCESS: &[&str] = &["bad-access in {frame}"];
 static FAULT: &[Format] = &[
     Format::new(
         Oops,
-        r"Unable to handle kernel (paging request|NULL pointer dereference|access to user memory)",
+        r"Unable to handle kernel (paging request|NULL pointer dereference|access to user memory|pointer dereference)",
         "BUG: unable to handle kernel {1} in {frame}",
         &AT_PC,
     )

@@ -144,7 +144,7 @@ static BUG: &[Format] = &[
     Format::new(Kfence, r"BUG: KFENCE: ([a-z \-]+) in {fn}", "KFENCE: {1} in {frame}", &NAMED_OR_BELOW_2),
     Format::new(Oops, r"BUG: unable to handle (?:kernel paging request|page fault for address|kernel page fault)|BUG: Unable to handle kernel data access", "BUG: unable to handle kernel paging request in {frame}", &AT_PC)
         .alts(BAD_ACCESS),
-    Format::new(Oops, r"BUG: (?:unable to handle )?kernel NULL pointer dereference", "BUG: unable to handle kernel NULL pointer dereference in {frame}", &AT_PC)
+    Format::new(Oops, r"BUG: (?:unable to handle )?[kK]ernel NULL pointer dereference", "BUG: unable to handle kernel NULL pointer dereference in {frame}", &AT_PC)
         .alts(BAD_ACCESS),
     Format::plain(Oops, r"BUG: unable to handle kernel", "BUG: unable to handle kernel").corrupted().stackless(),
     Format::new(Lockdep, r"BUG: spinlock (lockup suspected|already unlocked|recursion|bad magic|wrong owner|wrong CPU)", "BUG: spinlock {1} in {frame}", &IN_TRACE),
