@@ -26,13 +26,20 @@ pub struct Brief {
 const TOUCHES_VECTOR: u8 = 1;
 const WRITES_MEMORY: u8 = 2;
 const SAVES_REGISTER: u8 = 4;
+const PUSHES_ADDRESS: u8 = 8;
 
 impl Brief {
     /// The small form of the effects of `instruction`.
     #[must_use]
     pub fn of(instruction: &Instruction, reader: &mut EffectsReader) -> Self {
         let effects = reader.effects(instruction);
-        let Effects { reads, writes, may_write, always, .. } = effects;
+        let Effects { mut reads, writes, may_write, mut always, .. } = effects;
+        if instruction.mnemonic() == Mnemonic::Cpuid {
+            // Few leaves read ECX, and then it is set right before; elsewhere whatever lies there is handed over. Leaving it
+            // out keeps a caller from seeming to rely on it.
+            const RCX: Parts = Parts::general(1);
+            (reads, always) = (reads - RCX, always - RCX);
+        }
         let saves =
             instruction.mnemonic() == Mnemonic::Push && instruction.op0_kind() == OpKind::Register;
         let mut marks = 0;
@@ -57,6 +64,21 @@ impl Brief {
             rule: effects.rule,
             marks,
         }
+    }
+
+    /// The same, of an instruction by which no function is entered: a call then only pushes its address.
+    #[must_use]
+    pub(crate) fn without_call(mut self, instruction: &Instruction) -> Self {
+        if instruction.mnemonic() == Mnemonic::Call {
+            self.marks |= PUSHES_ADDRESS;
+        }
+        self
+    }
+
+    /// Whether the instruction is a call that only pushes its address.
+    #[must_use]
+    pub const fn pushes_address(&self) -> bool {
+        self.marks & PUSHES_ADDRESS != 0
     }
 
     /// Whether a vector register is read or written.

@@ -26,9 +26,12 @@ pub enum Evidence {
 }
 
 /// What `register` (by encoding number) held at the call that ends the block `site`, by the strongest of the ways to the call.
+///
+/// Earlier calls of the same callee do not end the search: whether that callee keeps the register is the question.
 #[must_use]
 pub fn evidence(body: &Body, callees: &impl Callees, site: usize, register: usize) -> Evidence {
     let wanted = Parts::general(register);
+    let asked = body.blocks[site].ending;
     let before = body.before();
     let mut best = Evidence::Leftover;
     let mut seen = vec![false; body.blocks.len()];
@@ -41,6 +44,7 @@ pub fn evidence(body: &Body, callees: &impl Callees, site: usize, register: usiz
         }
         let block = &body.blocks[number];
         if number != site
+            && block.ending != asked
             && let Ending::Calls(callee) = block.ending
             && callees.summary(callee).destroys.intersects(wanted)
         {

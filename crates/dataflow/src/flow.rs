@@ -9,6 +9,7 @@ use iced_x86::{
 
 use crate::addresses::AddressMap;
 use crate::brief::Brief;
+use crate::cut::Cut;
 use crate::effects::EffectsReader;
 
 /// No function of a kernel is longer; what is beyond it becomes a gap.
@@ -161,6 +162,22 @@ impl Body {
         Before { starts, edges }
     }
 
+    /// Makes the entry a choice between what stands there and a jump to another function.
+    pub fn may_also_jump_to(&mut self, callee: Callee) {
+        let Some(first) = self.blocks.first().cloned() else { return };
+        let moved = self.blocks.len() as u32;
+        for next in &mut self.edges {
+            if *next == 0 {
+                *next = moved;
+            }
+        }
+        let edges = self.edges.len() as u32;
+        self.edges.extend([moved, moved + 1]);
+        self.blocks.push(first);
+        self.blocks.push(Block { range: 0..0, next: 0..0, ending: Ending::TailCalls(callee) });
+        self.blocks[0] = Block { range: 0..0, next: edges..edges + 2, ending: Ending::Flows };
+    }
+
     /// The last instruction of a block.
     #[must_use]
     pub fn last_of(&self, block: &Block) -> Option<&Instruction> {
@@ -254,8 +271,26 @@ pub fn walk(map: &impl CodeMap, entry: u64, reader: &mut EffectsReader) -> Body 
 /// Where the instructions of a replacement end, and where execution goes on then.
 #[derive(Clone, Copy)]
 struct Fence {
+    start: u64,
     end: u64,
     resume: u64,
+}
+
+impl Fence {
+    fn holds(self, address: u64) -> bool {
+        (self.start..self.end).contains(&address)
+    }
+}
+
+/// Where execution goes on behind an instruction that ends before `next`.
+fn behind_fence(fence: Option<Fence>, next: u64) -> u64 {
+    fence.filter(|fence| next >= fence.end).map_or(next, |fence| fence.resume)
+}
+
+/// Where a branch leads: one to the end of a replacement goes on behind what is replaced (`apply_relocation()` in
+/// arch/x86/kernel/alternative.c).
+fn landing(fence: Option<Fence>, target: u64) -> u64 {
+    fence.filter(|fence| target == fence.end).map_or(target, |fence| fence.resume)
 }
 
 struct Walk<'m, M> {
@@ -327,7 +362,7 @@ impl<M: CodeMap> Walk<'_, M> {
                 if !faults.is_empty() && leave.is_none() {
                     // The exit counts as lying behind the instruction: some handlers write its results (`ex_handler_msr()`),
                     // and where they do not, the fixup code does.
-                    let mut targets = Targets::one(next);
+                    let mut targets = Targets::one(behind_fence(fence, next));
                     targets.extend(faults);
                     leave = Some(Leave { targets, ending: Ending::Flows });
                 }
@@ -337,7 +372,7 @@ impl<M: CodeMap> Walk<'_, M> {
                     leave.ending = Ending::Flows;
                     // A no-op that may become a jump, or a jump that may become a no-op.
                     leave.targets.extend(jumps);
-                    leave.targets.extend(&[next]);
+                    leave.targets.extend(&[behind_fence(fence, next)]);
                 }
             }
             let index = self.body.instructions.len() as u32;
@@ -347,7 +382,7 @@ impl<M: CodeMap> Walk<'_, M> {
             if let Some(leave) = leave {
                 for target in leave.targets.as_slice() {
                     if !self.goes_elsewhere(*target) {
-                        self.lead(*target, fence.filter(|_| *target == next));
+                        self.lead(*target, fence.filter(|fence| fence.holds(*target)));
                     }
                 }
                 self.set_leave(Some(index), leave);
@@ -381,6 +416,7 @@ impl<M: CodeMap> Walk<'_, M> {
                 (
                     replacement.at,
                     Some(Fence {
+                        start: replacement.at,
                         end: replacement.at.wrapping_add(u64::from(replacement.len)),
                         resume,
                     }),
@@ -409,18 +445,17 @@ impl<M: CodeMap> Walk<'_, M> {
     /// How control leaves the line at this instruction; `None` when it does not.
     fn leave(&mut self, instruction: &Instruction, fence: Option<Fence>) -> Option<Leave> {
         let next = instruction.next_ip();
-        let after = match fence {
-            Some(fence) if next >= fence.end => fence.resume,
-            _ => next,
-        };
+        let after = behind_fence(fence, next);
         let stop = || Some(Leave::nowhere(Ending::Stops));
         match instruction.flow_control() {
             FlowControl::Next | FlowControl::XbeginXabortXend => None,
             FlowControl::ConditionalBranch => Some(Leave {
-                targets: Targets::two(after, instruction.near_branch_target()),
+                targets: Targets::two(after, landing(fence, instruction.near_branch_target())),
                 ending: Ending::Flows,
             }),
-            FlowControl::UnconditionalBranch => Some(self.jump(instruction.near_branch_target())),
+            FlowControl::UnconditionalBranch => {
+                Some(self.jump(landing(fence, instruction.near_branch_target())))
+            }
             FlowControl::IndirectBranch => Some(self.indirect_jump(instruction)),
             FlowControl::Return => Some(match instruction.mnemonic() {
                 Mnemonic::Ret => Leave::nowhere(Ending::Returns(None)),
@@ -434,6 +469,12 @@ impl<M: CodeMap> Walk<'_, M> {
                     if target == next {
                         // `call 1f; 1:` only pushes its address.
                         return None;
+                    }
+                    if self.steps_over_a_trap(next, target) {
+                        return Some(Leave {
+                            targets: Targets::one(target),
+                            ending: Ending::Flows,
+                        });
                     }
                     return match self.map.target(target) {
                         Target::NoReturn => {
@@ -473,6 +514,19 @@ impl<M: CodeMap> Walk<'_, M> {
                 }
             }
         }
+    }
+
+    /// Whether a call leads a few bytes ahead, over code that only speculation reaches: it fills the return stack buffer, and
+    /// its return address is dropped or overwritten.
+    fn steps_over_a_trap(&self, next: u64, target: u64) -> bool {
+        const FARTHEST: u64 = 16;
+        const INT3: &[u8] = &[0xcc];
+        const PAUSE: &[u8] = &[0xf3, 0x90];
+        const LFENCE: &[u8] = &[0x0f, 0xae, 0xe8];
+        let between = self.map.code_at(next);
+        (1..=FARTHEST).contains(&target.wrapping_sub(next))
+            && !self.map.starts_function(target)
+            && [INT3, PAUSE, LFENCE].iter().any(|trap| between.starts_with(trap))
     }
 
     /// Where control goes on behind a call at `address`.
@@ -675,8 +729,16 @@ impl<M: CodeMap> Walk<'_, M> {
                 };
             }
         }
-        self.body.effects =
-            instructions.iter().map(|instruction| Brief::of(instruction, reader)).collect();
+        self.body.effects = instructions
+            .iter()
+            .zip(&self.leave_of)
+            .map(|(instruction, leave)| {
+                let leave = leave.checked_sub(1).map(|leave| self.leaves[leave as usize].ending);
+                let calls = leave.is_some_and(|ending| ending != Ending::Flows);
+                let brief = Brief::of(instruction, reader);
+                if calls { brief } else { brief.without_call(instruction) }
+            })
+            .collect();
         self.body.instructions = instructions;
         self.body.blocks = cut.blocks;
         self.body.edges = cut.edges;
@@ -693,74 +755,5 @@ impl<M: CodeMap> Walk<'_, M> {
         order.sort_unstable_by_key(|index| found[*index as usize].ip());
         self.leave_of = order.iter().map(|index| self.leave_of[*index as usize]).collect();
         self.body.instructions = order.iter().map(|index| found[*index as usize]).collect();
-    }
-}
-
-/// Blocks while they are being joined.
-struct Cut {
-    /// Address and first instruction of the blocks that have any, ascending.
-    starts: Vec<(u64, u32)>,
-    /// Blocks without instructions, which come before those that have some.
-    others: AddressMap<u32>,
-    blocks: Vec<Block>,
-    edges: Vec<u32>,
-}
-
-impl Cut {
-    /// The block with instructions that begins at `address`.
-    fn block_at(&self, address: u64) -> Option<u32> {
-        Some(self.starts.binary_search_by_key(&address, |start| start.0).ok()? as u32)
-    }
-
-    /// Appends the block numbers of branch targets to the edges. A target in another function gets a block of its own that
-    /// tail-calls it.
-    fn successors(
-        &mut self,
-        map: &impl CodeMap,
-        targets: &[u64],
-        ending: Ending,
-        also: Option<u32>,
-    ) -> (std::ops::Range<u32>, Ending) {
-        let first = self.edges.len();
-        let mut ending = ending;
-        for target in targets {
-            let other =
-                if self.others.is_empty() { None } else { self.others.get(target).copied() };
-            if let Some(block) = other.or_else(|| self.block_at(*target)) {
-                self.edges.push(block);
-                continue;
-            }
-            let exit = match map.target(*target) {
-                Target::Return => Ending::Returns(Some(*target)),
-                Target::Indirect(_) => Ending::TailCalls(Callee::Unknown),
-                Target::NoReturn => Ending::Stops,
-                Target::Code if map.starts_function(*target) => {
-                    Ending::TailCalls(Callee::Direct(*target))
-                }
-                Target::Code => {
-                    if ending == Ending::Flows {
-                        ending = Ending::Lost;
-                    }
-                    continue;
-                }
-            };
-            let block = self.blocks.len() as u32;
-            self.blocks.push(Block { range: 0..0, next: 0..0, ending: exit });
-            self.others.insert(*target, block);
-            self.edges.push(block);
-        }
-        self.edges.extend(also);
-        if self.edges.len() - first > 1 {
-            self.edges[first..].sort_unstable();
-        }
-        let mut kept = first;
-        for at in first..self.edges.len() {
-            if kept == first || self.edges[kept - 1] != self.edges[at] {
-                self.edges[kept] = self.edges[at];
-                kept += 1;
-            }
-        }
-        self.edges.truncate(kept);
-        (first as u32..kept as u32, ending)
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod addresses;
 pub mod brief;
+mod cut;
 pub mod demand;
 pub mod disassembly;
 pub mod effects;

@@ -486,8 +486,8 @@ impl Act<'_> {
         match instruction.mnemonic() {
             Mnemonic::Nop | Mnemonic::Endbr64 | Mnemonic::Jmp => {}
             Mnemonic::Call => {
-                // `call 1f; 1:` only pushes its own address; every other call is followed as a call.
-                if crate::disassembly::branch_target(instruction) == Some(instruction.next_ip()) {
+                // Every other call is followed as a call.
+                if self.brief.pushes_address() {
                     frame.push(None);
                 }
             }
