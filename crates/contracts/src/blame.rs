@@ -22,9 +22,14 @@ pub struct Blame {
     pub path: Vec<u64>,
 }
 
-/// Finds who destroys `lost` when `entry` is called.
+/// Finds who destroys `lost` when `entry` is called. `keeps` says what the stated contract of a function makes it keep.
 #[must_use]
-pub fn blame(program: &Program<'_, '_>, entry: u64, lost: Parts) -> Option<Blame> {
+pub fn blame(
+    program: &Program<'_, '_>,
+    entry: u64,
+    lost: Parts,
+    keeps: &dyn Fn(u64) -> Parts,
+) -> Option<Blame> {
     let mut path = vec![entry];
     let mut at = entry;
     let mut workspace = Workspace::default();
@@ -39,9 +44,8 @@ pub fn blame(program: &Program<'_, '_>, entry: u64, lost: Parts) -> Option<Blame
         // The exit itself hands on to code that destroys.
         let ending = function.body.blocks[exit.block].ending;
         let handed_to = match ending {
-            Ending::TailCalls(callee) => program.target_of(callee),
+            Ending::TailCalls(callee) | Ending::Calls(callee) => program.destroyer(callee, lost),
             Ending::Returns(Some(thunk)) => Some(thunk),
-            Ending::Calls(callee) => program.target_of(callee),
             _ => None,
         };
         let last = function.body.last_of(&function.body.blocks[exit.block]).map(Instruction::ip);
@@ -58,13 +62,11 @@ pub fn blame(program: &Program<'_, '_>, entry: u64, lost: Parts) -> Option<Blame
         }
         let writer = writer?;
         if writer.mnemonic() == Mnemonic::Call
-            && let Some(next) = called(function, writer.ip(), program)
+            && let Some(next) = called(function, writer.ip())
+                .and_then(|callee| unfaithful(program, callee, lost, keeps))
             && path.len() < DEEPEST
             && !path.contains(&next)
-            && lost.intersects(CALLEE_SAVED)
-            && program
-                .function(next)
-                .is_some_and(|next| next.summary.destroys.intersects(lost & CALLEE_SAVED))
+            && program.function(next).is_some()
         {
             path.push(next);
             at = next;
@@ -80,8 +82,8 @@ pub fn own_writes(program: &Program<'_, '_>, function: &Function) -> Parts {
     let own =
         function.body.effects.iter().fold(Parts::EMPTY, |set, effects| set | effects.may_write());
     let called = function.body.blocks.iter().filter_map(|block| match block.ending {
-        Ending::Calls(callee) => {
-            Some(program.function(program.target_of(callee)?)?.summary.destroys)
+        Ending::Calls(callee) if program.target_of(callee).is_some() => {
+            Some(program.summary(callee).destroys)
         }
         _ => None,
     });
@@ -136,11 +138,25 @@ pub fn handed_on(program: &Program<'_, '_>, function: &Function, lost: Parts) ->
     })
 }
 
+/// Who of those that a call may go to destroys what C, or its stated contract, makes it keep.
+fn unfaithful(
+    program: &Program<'_, '_>,
+    callee: Callee,
+    lost: Parts,
+    keeps: &dyn Fn(u64) -> Parts,
+) -> Option<u64> {
+    let unfaithful = |target: &u64| {
+        let destroys = program.summary(Callee::Direct(*target)).destroys;
+        destroys.intersects(lost & (CALLEE_SAVED | keeps(*target)))
+    };
+    program.targets_of(&callee).iter().copied().find(unfaithful)
+}
+
 /// Whom the call at `address` calls.
-fn called(function: &Function, address: u64, program: &Program<'_, '_>) -> Option<u64> {
+fn called(function: &Function, address: u64) -> Option<Callee> {
     let block = &function.body.blocks[function.body.block_of(address)?];
     match block.ending {
-        Ending::Calls(callee) => program.target_of(callee),
+        Ending::Calls(callee) => Some(callee),
         _ => None,
     }
 }
@@ -196,8 +212,9 @@ pub fn put_there_by(
     }) {
         return Some("stack protector (CONFIG_STACKPROTECTOR)");
     }
-    if let Some(name) =
-        called(function, address, program).and_then(|target| program.image.name_at(target))
+    if let Some(name) = called(function, address)
+        .and_then(|callee| program.target_of(callee))
+        .and_then(|target| program.image.name_at(target))
     {
         const INSTRUMENTS: [(&str, &str); 8] = [
             ("__sanitizer_cov_", "code coverage (CONFIG_KCOV)"),

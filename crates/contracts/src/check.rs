@@ -5,7 +5,7 @@
 //! that most callers read is a result, RAX always is, and a value that was read before the call may have been an argument.
 //! Main items: [`check`], [`Options`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kolumbo_dataflow::iced_x86::Mnemonic;
 use kolumbo_dataflow::{
@@ -13,22 +13,22 @@ use kolumbo_dataflow::{
 };
 use rayon::prelude::*;
 
-use crate::blame::{blame, handed_on, own_blame, own_writes, put_there_by, understood_destroys};
-use crate::declared::Declared;
+use crate::blame::{
+    Blame, blame, handed_on, own_blame, own_writes, put_there_by, understood_destroys,
+};
+use crate::declared::{Contract, Declared};
 use crate::fastops::fastops;
 use crate::features::{FeatureNames, Machine, Unused, in_use_under};
 use crate::image::Image;
 use crate::program::{CALLEE_SAVED, Function, Program};
 use crate::tables::Tables;
+use crate::types::{ResultRegisters, Types};
 use kolumbo_case::contract::{
     Confidence, ContractSource, Finding, Inferred, Place, Report, Sufferer, Totals,
 };
 
 /// Suffering callers that are described one by one; the others are counted.
 const MOST_SUFFERERS: usize = 20;
-/// A stated contract that everybody relies on needs no more than some of its callers as witnesses.
-/// A value that was written on purpose and not read is worth two that may have been used up.
-const ENOUGH_WITNESSES: usize = 2;
 const RAX: Parts = Parts::general(0);
 const RDX: Parts = Parts::general(2);
 
@@ -71,14 +71,43 @@ pub fn judge(program: &Program<'_, '_>, names: &FeatureNames, declared: &Declare
         ..Report::default()
     };
     let view = View { program, names };
+    let types = Types::read(program.image);
+    let stated = stated(program, &types, declared);
     let calls = Calls::of(program);
     report.totals = calls.totals(program);
     report.inferred = calls.inferred(program);
-    let mut conflicts = view.inferred_conflicts(&calls, declared);
-    view.unrestored(&calls, declared, &mut conflicts);
-    view.declared_conflicts(&calls, declared, &mut conflicts);
-    report.findings = view.findings(conflicts);
+    let mut conflicts = view.inferred_conflicts(&calls, &stated, &types);
+    view.unrestored(&calls, &stated, &mut conflicts);
+    view.declared_conflicts(&calls, &stated, &mut conflicts);
+    report.findings = view.findings(conflicts, &stated);
     report
+}
+
+/// The stated contract of each function that has one, by its entry: a name counts more than the slot that it is put into.
+fn stated<'c>(
+    program: &Program<'_, '_>,
+    types: &Types<'_>,
+    declared: &'c Declared,
+) -> BTreeMap<u64, &'c Contract> {
+    let mut stated = BTreeMap::new();
+    for contract in &declared.contracts {
+        for table in &contract.slots {
+            let slots = types.slots(program.image, &table.variable, &table.table, &table.member);
+            for slot in slots {
+                let in_file = program.image.word_at(slot);
+                for target in program.slots.of(slot).iter().copied().chain(in_file) {
+                    stated.insert(target, contract);
+                }
+            }
+        }
+    }
+    for function in &program.functions {
+        let symbols = program.image.symbols_at(function.entry);
+        if let Some(contract) = symbols.iter().find_map(|symbol| declared.of(symbol.name)) {
+            stated.insert(function.entry, contract);
+        }
+    }
+    stated
 }
 
 /// One call, with the function that makes it.
@@ -110,9 +139,12 @@ impl Calls {
         for (caller, function) in program.functions.iter().enumerate() {
             for (site, call) in function.demands.sites.iter().enumerate() {
                 let this = Call { caller: caller as u32, site: site as u32 };
-                match program.target_of(call.callee) {
-                    Some(target) => calls.by_callee.entry(target).or_default().push(this),
-                    None => calls.unknown.push(this),
+                let targets = program.targets_of(&call.callee);
+                for target in targets {
+                    calls.by_callee.entry(*target).or_default().push(this);
+                }
+                if targets.is_empty() {
+                    calls.unknown.push(this);
                 }
             }
         }
@@ -141,12 +173,15 @@ impl Calls {
             ..Totals::default()
         };
         let mut uncertain = 0;
-        for (callee, calls) in &self.by_callee {
-            let summary = program.summary(Callee::Direct(*callee));
-            let relying = calls.iter().filter(|call| relies(call, summary.destroys)).count();
-            totals.relying += relying;
-            if !summary.certain {
-                uncertain += relying;
+        for function in &program.functions {
+            for site in &function.demands.sites {
+                let summary = program.summary(site.callee);
+                if !program.targets_of(&site.callee).is_empty()
+                    && beyond_c(site.relies).intersects(!summary.destroys)
+                {
+                    totals.relying += 1;
+                    uncertain += usize::from(!summary.certain);
+                }
             }
         }
         let unknown = self.unknown.iter().filter(|call| relies(call, Parts::EMPTY)).count();
@@ -213,81 +248,62 @@ pub(crate) struct View<'v, 'i, 'd> {
 
 impl View<'_, '_, '_> {
     /// Callees that destroy what a caller had put there on purpose.
-    fn inferred_conflicts(&self, calls: &Calls, declared: &Declared) -> Vec<Conflict> {
+    fn inferred_conflicts(
+        &self,
+        calls: &Calls,
+        stated: &BTreeMap<u64, &Contract>,
+        types: &Types<'_>,
+    ) -> Vec<Conflict> {
         calls
             .by_callee
             .par_iter()
-            .map(|(callee, calls)| {
-                let program = self.program;
+            .filter_map(|(callee, calls)| {
                 // Nobody is accused whose code is not there.
-                let summary = program.function(*callee)?.summary;
+                let function = self.program.function(*callee)?;
+                let summary = function.summary;
                 if !summary.certain || summary.returns != Returns::Behind {
                     return None;
                 }
-                let results = program
-                    .image
-                    .name_at(*callee)
-                    .and_then(|name| declared.of(name))
-                    .map(|contract| contract.results);
-                let results = RAX | results.unwrap_or(Parts::EMPTY);
-                let mut readers = [0_usize; 16];
-                let mut candidates = Vec::new();
-                for call in calls {
-                    let site =
-                        &program.functions[call.caller as usize].demands.sites[call.site as usize];
-                    let relies = Parts { general: site.relies.general, ..Parts::EMPTY };
-                    for register in relies.generals() {
-                        readers[register] += 1;
-                    }
-                    let lost = (relies & summary.destroys) - results;
-                    if !lost.is_empty() {
-                        candidates.push((*call, lost));
-                    }
-                }
-                let mut lost = Parts::EMPTY;
-                let mut suffering = Vec::new();
-                let mut witnesses = [0_usize; 16];
-                for (call, parts) in candidates {
-                    let function = &program.functions[call.caller as usize];
-                    let site = &function.demands.sites[call.site as usize];
-                    let mut proven = Parts::EMPTY;
-                    for register in parts.generals() {
-                        let whole = Parts::general(register);
-                        // RDX carries the upper half of a result. When most callers read it, it does.
-                        let may_be_result = whole == RDX && 2 * readers[register] >= calls.len();
-                        // Compilers merge fresh low parts with whatever the upper parts hold and mask the outcome later.
-                        let upper_parts_only = parts.of_general(register) & 1 == 0;
-                        if may_be_result || upper_parts_only || summary.needs.intersects(whole) {
-                            continue;
-                        }
-                        witnesses[register] +=
-                            match evidence(&function.body, program, site.block, register) {
-                                Evidence::Held(_) => ENOUGH_WITNESSES,
-                                // What was read before may have been an argument, and what the function was entered with may
-                                // be read on a way that cannot be taken: one caller is not enough. RDX may be a result.
-                                Evidence::Parameter | Evidence::Used if whole != RDX => 1,
-                                _ => continue,
-                            };
-                        proven |= parts & whole;
-                    }
-                    if !proven.is_empty() {
-                        suffering.push((call, proven));
-                    }
-                }
-                for (register, witnesses) in witnesses.into_iter().enumerate() {
-                    if witnesses >= ENOUGH_WITNESSES {
-                        lost |= Parts::general(register);
-                    }
-                }
-                suffering.retain_mut(|(_, parts)| {
-                    *parts = *parts & lost;
-                    !parts.is_empty()
-                });
-                let lost = suffering.iter().fold(Parts::EMPTY, |set, (_, parts)| set | *parts);
-                if suffering.is_empty() {
+                let results = stated.get(callee).map_or(Parts::EMPTY, |contract| contract.results);
+                let may_be_lost = summary.destroys - results - RAX;
+                let relies = |call: &Call| {
+                    let site = &self.program.functions[call.caller as usize].demands.sites
+                        [call.site as usize];
+                    Parts { general: site.relies.general, ..Parts::EMPTY }
+                };
+                let candidates = calls.iter().filter(|call| relies(call).intersects(may_be_lost));
+                let candidates: Vec<_> = candidates.collect();
+                if candidates.is_empty() {
                     return None;
                 }
-                Some(Conflict {
+                let symbols = self.program.image.symbols_at(*callee).iter();
+                let of_c =
+                    symbols.filter_map(|symbol| types.results(symbol.name, summary.needs)).next();
+                let mut out = Parts::EMPTY;
+                match of_c {
+                    // C returns in no other register, and never in one that carried an argument.
+                    Some(ResultRegisters::One) => {}
+                    Some(ResultRegisters::Two) => out |= RDX,
+                    // Without types: RDX carries the upper half of a result when most callers read it, and assembly may
+                    // hand back a result where it took an argument.
+                    None => {
+                        let readers = calls.iter().filter(|call| relies(call).intersects(RDX));
+                        if 2 * readers.count() >= calls.len() {
+                            out |= RDX;
+                        }
+                        out |= summary.needs.whole_generals();
+                    }
+                }
+                let suffering: Vec<(Call, Parts)> = candidates
+                    .into_iter()
+                    .map(|call| {
+                        let parts = (relies(call) & may_be_lost) - out;
+                        (*call, self.meant_to_last(*call, parts, of_c.is_some()))
+                    })
+                    .filter(|(_, parts)| !parts.is_empty())
+                    .collect();
+                let lost = suffering.iter().fold(Parts::EMPTY, |set, (_, parts)| set | *parts);
+                (!suffering.is_empty()).then_some(Conflict {
                     callee: *callee,
                     lost,
                     sites: calls.len(),
@@ -295,13 +311,39 @@ impl View<'_, '_, '_> {
                     declared: None,
                 })
             })
-            .flatten_iter()
             .collect()
+    }
+
+    /// Which of `parts` the caller had put there before the call and meant to find again behind it.
+    fn meant_to_last(&self, call: Call, parts: Parts, typed: bool) -> Parts {
+        let function = &self.program.functions[call.caller as usize];
+        let site = &function.demands.sites[call.site as usize];
+        let mut meant = Parts::EMPTY;
+        for register in parts.generals() {
+            let whole = Parts::general(register);
+            // Compilers merge fresh low parts with whatever the upper parts hold and mask the outcome later.
+            let upper_parts_only = parts.of_general(register) & 1 == 0;
+            let counts = match evidence(&function.body, self.program, site.block, register) {
+                Evidence::Held(_) => true,
+                // What was read before may have been used up, and RDX may be a result unless the types say no.
+                Evidence::Parameter | Evidence::Used => typed || whole != RDX,
+                Evidence::Leftover => false,
+            };
+            if counts && !upper_parts_only {
+                meant |= parts & whole;
+            }
+        }
+        meant
     }
 
     /// Functions that save a register of their callers and do not bring it back. Whoever saves a register means to keep it,
     /// so that this needs no caller: most C functions are called through pointers.
-    fn unrestored(&self, calls: &Calls, declared: &Declared, conflicts: &mut Vec<Conflict>) {
+    fn unrestored(
+        &self,
+        calls: &Calls,
+        stated: &BTreeMap<u64, &Contract>,
+        conflicts: &mut Vec<Conflict>,
+    ) {
         for function in &self.program.functions {
             let lost = Parts { general: function.summary.destroys.general, ..Parts::EMPTY };
             if !function.summary.certain || function.summary.returns != Returns::Behind {
@@ -310,9 +352,8 @@ impl View<'_, '_, '_> {
             let saved = function.body.effects.iter().filter(|effects| effects.saves_register());
             let lost =
                 lost & CALLEE_SAVED & saved.fold(Parts::EMPTY, |set, push| set | push.reads());
-            let stated = self.program.image.symbols_at(function.entry);
             if lost.is_empty()
-                || stated.iter().any(|symbol| declared.of(symbol.name).is_some())
+                || stated.contains_key(&function.entry)
                 || conflicts.iter().any(|conflict| conflict.callee == function.entry)
                 || handed_on(self.program, function, lost)
             {
@@ -342,14 +383,11 @@ impl View<'_, '_, '_> {
     fn declared_conflicts(
         &self,
         calls: &Calls,
-        declared: &Declared,
+        stated: &BTreeMap<u64, &Contract>,
         conflicts: &mut Vec<Conflict>,
     ) {
-        for function in &self.program.functions {
-            let symbols = self.program.image.symbols_at(function.entry);
-            let Some(contract) = symbols.iter().find_map(|symbol| declared.of(symbol.name)) else {
-                continue;
-            };
+        for (entry, contract) in stated {
+            let Some(function) = self.program.function(*entry) else { continue };
             let lost = if contract.jumps_on {
                 own_writes(self.program, function) & contract.preserves
             } else if function.summary.certain {
@@ -393,18 +431,26 @@ impl View<'_, '_, '_> {
     }
 
     /// Conflicts grouped by the function that is to blame.
-    fn findings(&self, conflicts: Vec<Conflict>) -> Vec<Finding> {
-        let mut groups: BTreeMap<(u64, bool), Vec<(Conflict, crate::blame::Blame)>> =
-            BTreeMap::new();
+    fn findings(
+        &self,
+        conflicts: Vec<Conflict>,
+        stated: &BTreeMap<u64, &Contract>,
+    ) -> Vec<Finding> {
+        let keeps = |entry| stated.get(&entry).map_or(Parts::EMPTY, |contract| contract.preserves);
+        // Whoever suffers from a function that breaks a stated contract is counted there.
+        let broken: BTreeSet<u64> = conflicts
+            .iter()
+            .filter(|conflict| conflict.declared.is_some())
+            .map(|conflict| conflict.callee)
+            .collect();
+        let mut groups: BTreeMap<(u64, bool), Vec<(Conflict, Blame)>> = BTreeMap::new();
         for conflict in conflicts {
             let jumps_on = matches!(&conflict.declared, Some((_, true)));
-            let blame = blame(self.program, conflict.callee, conflict.lost)
+            let blame = blame(self.program, conflict.callee, conflict.lost, &keeps)
                 .filter(|_| !jumps_on)
                 .unwrap_or_else(|| own_blame(self.program, conflict.callee, conflict.lost));
-            groups
-                .entry((blame.function, conflict.declared.is_some()))
-                .or_default()
-                .push((conflict, blame));
+            let declared = conflict.declared.is_some() || broken.contains(&blame.function);
+            groups.entry((blame.function, declared)).or_default().push((conflict, blame));
         }
         let mut findings: Vec<Finding> =
             groups.into_values().map(|group| self.finding(group)).collect();
@@ -418,7 +464,7 @@ impl View<'_, '_, '_> {
         findings
     }
 
-    fn finding(&self, group: Vec<(Conflict, crate::blame::Blame)>) -> Finding {
+    fn finding(&self, group: Vec<(Conflict, Blame)>) -> Finding {
         let mut reader = EffectsReader::default();
         let lost = group.iter().fold(Parts::EMPTY, |set, (conflict, _)| set | conflict.lost);
         let sites_total: usize = group.iter().map(|(conflict, _)| conflict.calls.len()).sum();

@@ -46,7 +46,10 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Entry {
     name: String,
+    #[serde(default)]
     symbols: Vec<String>,
+    #[serde(default)]
+    slots: Vec<SlotTable>,
     preserves: Vec<String>,
     #[serde(default)]
     may_destroy: Vec<String>,
@@ -63,6 +66,18 @@ struct Entry {
     why: String,
 }
 
+/// A table of function pointers, some of which have a type that stands for a contract.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlotTable {
+    /// The variable.
+    pub variable: String,
+    /// Its struct type.
+    pub table: String,
+    /// The struct type of the members that are meant, which holds nothing but the pointer.
+    pub member: String,
+}
+
 /// One stated contract.
 #[derive(Clone, Debug)]
 pub struct Contract {
@@ -70,6 +85,8 @@ pub struct Contract {
     pub name: String,
     /// Symbols it holds for; a trailing `*` matches any ending.
     pub symbols: Vec<String>,
+    /// It holds as well for every function that is put into these pointers.
+    pub slots: Vec<SlotTable>,
     /// What the caller may rely on.
     pub preserves: Parts,
     /// Registers that carry results.
@@ -141,6 +158,7 @@ impl Declared {
                 needs_sufferer: entry.needs_sufferer,
                 name: entry.name,
                 symbols: entry.symbols,
+                slots: entry.slots,
                 source: entry.source,
                 commit: entry.commit,
                 why: entry.why,

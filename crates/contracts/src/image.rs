@@ -98,6 +98,8 @@ pub struct Image<'d> {
     pub files: Vec<String>,
     /// Names that no file defines, by the address they were given.
     pub unknown: HashMap<u64, String>,
+    /// The bytes of each file, and whether it is relocatable.
+    sources: Vec<(&'d [u8], bool)>,
     by_name: HashMap<&'d str, u64>,
 }
 
@@ -115,6 +117,7 @@ impl<'d> Image<'d> {
             symbols: Vec::new(),
             files: Vec::new(),
             unknown: HashMap::new(),
+            sources: Vec::new(),
             by_name: HashMap::new(),
         };
         let mut base = MODULES_BASE;
@@ -126,6 +129,7 @@ impl<'d> Image<'d> {
             }
             let file = image.files.len();
             image.files.push(input.name.to_owned());
+            image.sources.push((input.bytes, elf.is_relocatable()));
             if elf.is_relocatable() {
                 base = image.add_relocatable(&elf, file, base);
             } else {
@@ -135,6 +139,17 @@ impl<'d> Image<'d> {
         image.regions.sort_by_key(|region| region.address);
         image.sort_symbols();
         Ok(image)
+    }
+
+    /// Whether a file, by its index, was not linked yet: a module or an object.
+    #[must_use]
+    pub fn is_relocatable(&self, file: usize) -> bool {
+        self.sources.get(file).is_some_and(|source| source.1)
+    }
+
+    /// The bytes of the files that are linked.
+    pub fn linked_files(&self) -> impl Iterator<Item = &'d [u8]> + '_ {
+        self.sources.iter().filter(|source| !source.1).map(|source| source.0)
     }
 
     /// Names code by symbols that are not in the files: those of a System.map, or of the kallsyms in a bzImage. A symbol

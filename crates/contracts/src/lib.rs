@@ -9,6 +9,8 @@ pub mod tables;
 
 pub mod features;
 pub mod program;
+pub mod slots;
+pub mod types;
 
 pub mod declared;
 
@@ -23,4 +25,6 @@ pub use explain::explain_site;
 pub use features::{FeatureNames, Machine, Unused};
 pub use image::{Image, ImageError, Input};
 pub use program::Program;
+pub use slots::Slots;
 pub use tables::Tables;
+pub use types::Types;

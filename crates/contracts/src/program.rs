@@ -12,6 +12,7 @@ use kolumbo_dataflow::{
 use rayon::prelude::*;
 
 use crate::image::Image;
+use crate::slots::Slots;
 use crate::tables::Tables;
 
 /// RBX, RBP, RSP, R12 to R15: what the C calling convention makes a callee keep.
@@ -54,6 +55,8 @@ pub struct Program<'i, 'd> {
     pub tables: std::sync::Arc<Tables>,
     /// Functions, ascending by entry.
     pub functions: Vec<Function>,
+    /// Who stands behind pointers at constant addresses and static calls.
+    pub slots: Slots,
     index: AddressMap<u32>,
     code: Code<'i, 'd>,
 }
@@ -140,13 +143,23 @@ impl CodeMap for Code<'_, '_> {
     }
 
     fn survives_trap(&self, address: u64) -> bool {
-        self.tables.warnings.contains(&address)
+        // `ud1 (%edx),%reg` carries the arguments of a warning and has no entry of its own: `decode_bug()` in
+        // arch/x86/kernel/traps.c, since v6.19. A sanitizer's trap names (%eax).
+        let carries_warning = || {
+            let bytes = self.image.bytes_at(address);
+            let bytes = bytes.strip_prefix(&[0x67]).unwrap_or_default();
+            let bytes = bytes.strip_prefix(&[0x48]).unwrap_or(bytes);
+            const BASE_IS_EDX: u8 = 2;
+            bytes.starts_with(&[0x0f, 0xb9])
+                && bytes.get(2).is_some_and(|modrm| modrm & 0b1100_0111 == BASE_IS_EDX)
+        };
+        self.tables.warnings.contains(&address) || carries_warning()
     }
 
     fn is_slot(&self, address: u64) -> bool {
-        self.image.word_at(address).is_some_and(|target| {
-            self.starts.contains(&target) || self.targets.contains_key(&target)
-        })
+        // One that is empty in the file may be filled by code that is found later. Thunks are no functions of their own.
+        self.image.region(address).is_none_or(|region| !region.code)
+            && !self.image.word_at(address).is_some_and(|target| self.targets.contains_key(&target))
     }
 }
 
@@ -296,7 +309,7 @@ fn jumps_with_frame(body: &Body, targets: &AddressSet, workspace: &mut Workspace
 /// What is known so far.
 struct State<'p> {
     index: &'p AddressMap<u32>,
-    image: &'p Image<'p>,
+    slots: &'p Slots,
     bodies: &'p [(u64, Body)],
     /// Empty until a function was looked at for the first time.
     summaries: Vec<Summary>,
@@ -374,7 +387,7 @@ impl State<'_> {
         let look = |workspace: &mut Workspace, number: &u32| {
             let body = &this.bodies[*number as usize].1;
             let old = this.summaries[*number as usize];
-            let new = summary(body, &exits(body, this, workspace));
+            let new = summary(body, &exits(body, this, workspace), this);
             let new = if again { joined(old, new) } else { new };
             (new != old).then_some((*number, new))
         };
@@ -432,15 +445,29 @@ fn joined(left: Summary, right: Summary) -> Summary {
 
 impl Callees for State<'_> {
     fn summary(&self, callee: Callee) -> Summary {
-        let target = match callee {
-            Callee::Direct(target) => Some(target),
-            Callee::Slot(slot) => self.image.word_at(slot),
-            Callee::Unknown => None,
-        };
-        target
-            .and_then(|target| self.index.get(&target))
-            .map_or_else(c_function, |number| self.summaries[*number as usize])
+        summary_of(targets(self.slots, &callee), |target| {
+            Some(self.summaries[*self.index.get(&target)? as usize])
+        })
     }
+}
+
+/// Who is called, as far as that is known.
+fn targets<'a>(slots: &'a Slots, callee: &'a Callee) -> &'a [u64] {
+    match callee {
+        Callee::Direct(target) => std::slice::from_ref(target),
+        Callee::Slot(slot) => slots.of(*slot),
+        Callee::Unknown => &[],
+    }
+}
+
+/// What a call does that may go to any of these. Code that cannot be seen is taken for C, as is a call of nobody who is known.
+fn summary_of(targets: &[u64], known: impl Fn(u64) -> Option<Summary>) -> Summary {
+    let mut all = targets.iter().map(|target| known(*target).unwrap_or_else(c_function));
+    let Some(first) = all.next() else { return c_function() };
+    all.fold(first, |left, right| Summary {
+        needs: left.needs | right.needs,
+        ..joined(left, right)
+    })
 }
 
 /// Names of functions of the kernel that never return, for modules that are checked without it.
@@ -461,15 +488,16 @@ fn returning(
     bodies: &[(u64, Body)],
     order: impl DoubleEndedIterator<Item = u32>,
     index: &AddressMap<u32>,
+    slots: &Slots,
     image: &Image<'_>,
 ) -> Vec<bool> {
     let mut returns = vec![false; bodies.len()];
     let mut waiting: AddressMap<Vec<u32>> = AddressMap::default();
     let mut todo: Vec<u32> = order.rev().collect();
-    let number_of = |callee: Callee| match callee {
-        Callee::Direct(target) => index.get(&target).copied(),
-        Callee::Slot(slot) => image.word_at(slot).and_then(|target| index.get(&target).copied()),
-        Callee::Unknown => None,
+    // A pointer that may lead to several functions counts as one that comes back.
+    let number_of = |callee: Callee| match targets(slots, &callee) {
+        [target] => index.get(target).copied(),
+        _ => None,
     };
     let known_never = |callee: Callee| {
         !image.unknown.is_empty()
@@ -542,17 +570,15 @@ impl<'i, 'd> Program<'i, 'd> {
             .collect();
         let mut bodies = code.without_labels(bodies);
         let walked = |reader: &mut EffectsReader, entry| (entry, walk(&code, entry, reader));
+        let slots = Slots::find(image, &bodies);
+        slots.extend_trampolines(image, &mut bodies);
         // Call targets without a function symbol are functions too.
         loop {
             let known: AddressSet = bodies.iter().map(|(entry, _)| *entry).collect();
             let mut missing: Vec<u64> = bodies
                 .par_iter()
                 .flat_map_iter(|(_, body)| callees_of(body))
-                .filter_map(|callee| match callee {
-                    Callee::Direct(target) => Some(target),
-                    Callee::Slot(slot) => image.word_at(slot),
-                    Callee::Unknown => None,
-                })
+                .flat_map_iter(|callee| targets(&slots, &callee).to_vec())
                 .filter(|target| {
                     !known.contains(target)
                         && image.region(*target).is_some_and(|region| region.code)
@@ -568,14 +594,14 @@ impl<'i, 'd> Program<'i, 'd> {
         bodies.sort_by_key(|(entry, _)| *entry);
         let index: AddressMap<u32> =
             bodies.iter().enumerate().map(|(number, (entry, _))| (*entry, number as u32)).collect();
-        let edges = edges(image, &bodies, &index);
+        let edges = edges(&slots, &bodies, &index);
         let levels = levels(&edges);
-        let returning = returning(&bodies, levels.iter().flatten().copied(), &index, image);
+        let returning = returning(&bodies, levels.iter().flatten().copied(), &index, &slots, image);
         let nothing = Summary { destroys: Parts::EMPTY, ..c_function() };
         let never = Summary { returns: Returns::Never, ..nothing };
         let mut state = State {
             index: &index,
-            image,
+            slots: &slots,
             bodies: &bodies,
             summaries: returning
                 .iter()
@@ -599,7 +625,7 @@ impl<'i, 'd> Program<'i, 'd> {
                 demands,
             })
             .collect();
-        Self { image, tables, functions, index, code }
+        Self { image, tables, functions, slots, index, code }
     }
 
     /// The function that begins at `address`.
@@ -611,11 +637,22 @@ impl<'i, 'd> Program<'i, 'd> {
     /// Where a call goes, when that is known: the function itself, or what its slot holds in the file.
     #[must_use]
     pub fn target_of(&self, callee: Callee) -> Option<u64> {
-        match callee {
-            Callee::Direct(target) => Some(target),
-            Callee::Slot(slot) => self.image.word_at(slot),
-            Callee::Unknown => None,
-        }
+        self.targets_of(&callee).first().copied()
+    }
+
+    /// Everywhere a call may go, as far as that is known.
+    #[must_use]
+    pub fn targets_of<'a>(&'a self, callee: &'a Callee) -> &'a [u64] {
+        targets(&self.slots, callee)
+    }
+
+    /// The first of the functions that a call may go to which destroys some of `lost`.
+    #[must_use]
+    pub fn destroyer(&self, callee: Callee, lost: Parts) -> Option<u64> {
+        self.targets_of(&callee)
+            .iter()
+            .copied()
+            .find(|target| self.summary(Callee::Direct(*target)).destroys.intersects(lost))
     }
 
     /// `symbol+0x1f` for an address; code that is patched in is named by the place it is patched into.
@@ -636,9 +673,7 @@ impl<'i, 'd> Program<'i, 'd> {
 
 impl Callees for Program<'_, '_> {
     fn summary(&self, callee: Callee) -> Summary {
-        self.target_of(callee)
-            .and_then(|target| self.function(target))
-            .map_or_else(c_function, |function| function.summary)
+        summary_of(self.targets_of(&callee), |target| Some(self.function(target)?.summary))
     }
 }
 
@@ -652,15 +687,20 @@ pub fn callees_of(body: &Body) -> impl Iterator<Item = Callee> + '_ {
 }
 
 /// What the exits of a function tell its callers.
-fn summary(body: &Body, exits: &Exits) -> Summary {
+fn summary(body: &Body, exits: &Exits, callees: &State<'_>) -> Summary {
     let mut destroys = Parts::EMPTY;
     let mut certain = !exits.incomplete;
     let mut past_caller = !exits.exits.is_empty();
     for exit in &exits.exits {
         destroys |= exit.destroys;
-        // Where a jump through a register leads is not known, nor what the code there destroys.
-        let leaves = matches!(body.blocks[exit.block].ending, Ending::TailCalls(Callee::Unknown));
-        certain &= exit.depth == Some(0) && !leaves;
+        let goes_on_surely = match body.blocks[exit.block].ending {
+            // Where a jump through a register leads is not known, nor what the code there destroys.
+            Ending::TailCalls(callee) if targets(callees.slots, &callee).is_empty() => false,
+            Ending::TailCalls(callee) => callees.summary(callee).certain,
+            Ending::Returns(Some(thunk)) => callees.summary(Callee::Direct(thunk)).certain,
+            _ => true,
+        };
+        certain &= exit.depth == Some(0) && goes_on_surely;
         past_caller &= exit.depth == Some(8);
     }
     let returns = if exits.exits.is_empty() && !exits.incomplete {
@@ -678,16 +718,12 @@ fn summary(body: &Body, exits: &Exits) -> Summary {
 }
 
 /// The functions that each function hands control to, by number.
-fn edges(image: &Image<'_>, bodies: &[(u64, Body)], index: &AddressMap<u32>) -> Vec<Vec<u32>> {
+fn edges(slots: &Slots, bodies: &[(u64, Body)], index: &AddressMap<u32>) -> Vec<Vec<u32>> {
     bodies
         .par_iter()
         .map(|(_, body)| {
             let mut targets: Vec<u32> = callees_of(body)
-                .filter_map(|callee| match callee {
-                    Callee::Direct(target) => Some(target),
-                    Callee::Slot(slot) => image.word_at(slot),
-                    Callee::Unknown => None,
-                })
+                .flat_map(|callee| targets(slots, &callee).to_vec())
                 .filter_map(|target| index.get(&target).copied())
                 .collect();
             targets.sort_unstable();

@@ -239,20 +239,29 @@ impl Tables {
     }
 
     fn read_warnings(&mut self, image: &Image<'_>, address: u64, bytes: &[u8]) {
-        // struct bug_entry in include/asm-generic/bug.h with relative pointers; the flags come last. BUGFLAG_WARNING is bit 0.
+        // struct bug_entry in include/asm-generic/bug.h with relative pointers; the flags come last.
         const STRIDES: [usize; 4] = [12, 16, 8, 6];
         const BUGFLAG_WARNING: u16 = 1;
-        // UD2, or UD1 with up to two prefixes (since v6.19 it carries the arguments of a warning).
+        // Since v6.19: the place is no trap but where a call of `__WARN_trap()` is made ready, which returns.
+        const BUGFLAG_ARGS: u16 = 1 << 4;
         let trap = |address: u64| {
             let bytes = image.bytes_at(address);
             let bytes = &bytes[..bytes.len().min(4)];
             bytes.starts_with(&[0x0f, 0x0b]) || bytes.windows(2).any(|pair| pair == [0x0f, 0xb9])
         };
+        let entry_at = |index: usize, entry: &[u8], stride: usize| {
+            let at = address.wrapping_add((index * stride) as u64);
+            Some((at.wrapping_add(i32_at(entry, 0)? as u64), u16_at(entry, stride - 2)?))
+        };
+        let fits = |place: u64, flags: u16| {
+            trap(place)
+                || flags & BUGFLAG_ARGS != 0
+                    && image.region(place).is_some_and(|region| region.code)
+        };
         let stride = STRIDES.into_iter().find(|stride| {
             bytes.len().is_multiple_of(*stride)
                 && bytes.chunks_exact(*stride).enumerate().all(|(index, entry)| {
-                    let at = address.wrapping_add((index * stride) as u64);
-                    i32_at(entry, 0).is_some_and(|value| trap(at.wrapping_add(value as u64)))
+                    entry_at(index, entry, *stride).is_some_and(|(place, flags)| fits(place, flags))
                 })
         });
         let Some(stride) = stride else {
@@ -260,11 +269,11 @@ impl Tables {
             return;
         };
         for (index, entry) in bytes.chunks_exact(stride).enumerate() {
-            let at = address.wrapping_add((index * stride) as u64);
-            if let (Some(value), Some(flags)) = (i32_at(entry, 0), u16_at(entry, stride - 2))
+            if let Some((place, flags)) = entry_at(index, entry, stride)
                 && flags & BUGFLAG_WARNING != 0
+                && trap(place)
             {
-                self.warnings.insert(at.wrapping_add(value as u64));
+                self.warnings.insert(place);
             }
         }
     }

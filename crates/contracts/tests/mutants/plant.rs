@@ -7,7 +7,7 @@ use kolumbo_case::contract::Report;
 use kolumbo_contracts::program::{CALLEE_SAVED, Function};
 use kolumbo_contracts::{Declared, Program};
 use kolumbo_dataflow::iced_x86::{Instruction, Mnemonic, OpKind, Register};
-use kolumbo_dataflow::{ARITHMETIC_FLAGS, Ending, Parts, decode, effects};
+use kolumbo_dataflow::{ARITHMETIC_FLAGS, Ending, Evidence, Parts, decode, effects, evidence};
 
 /// One planted bug.
 pub(crate) struct Mutant {
@@ -23,8 +23,8 @@ pub(crate) struct Mutant {
     pub(crate) patches: Vec<(u64, Vec<u8>)>,
     /// Whether everybody is affected, so that no other bug can be told from it.
     pub(crate) everywhere: bool,
-    /// Whether it lies beyond what is inferred (docs/contracts.md): fewer than five calls rely on the register, or the
-    /// function takes it as an argument, or its stack was not understood.
+    /// Whether it lies beyond what is inferred (docs/contracts.md): assembly takes the register as an argument, no caller had
+    /// put a value there on purpose, or the stack of the function was not understood.
     pub(crate) beyond: bool,
 }
 
@@ -90,7 +90,7 @@ pub(crate) fn mutants(program: &Program<'_, '_>, healthy: &Report) -> Vec<Mutant
         if declared.of(&row.callee).is_some() {
             continue;
         }
-        let Some((name, sites)) = row.registers.iter().max_by_key(|(_, sites)| *sites) else {
+        let Some((name, _)) = row.registers.iter().max_by_key(|(_, sites)| *sites) else {
             continue;
         };
         let Some(register) = Parts::by_name(name).and_then(|parts| parts.generals().next()) else {
@@ -104,10 +104,21 @@ pub(crate) fn mutants(program: &Program<'_, '_>, healthy: &Report) -> Vec<Mutant
         );
         let taken = function.summary.needs.intersects(Parts::general(register));
         for mutant in &mut planted[before..] {
-            mutant.beyond |= *sites < 5 || taken;
+            mutant.beyond |= taken || !is_meant_to_last(program, function.entry, register);
         }
     }
     planted
+}
+
+/// Whether some caller had put a value into the register before its call, and not left there what an instruction writes besides.
+fn is_meant_to_last(program: &Program<'_, '_>, callee: u64, register: usize) -> bool {
+    program.functions.iter().any(|function| {
+        function.demands.sites.iter().any(|site| {
+            program.targets_of(&site.callee).contains(&callee)
+                && site.relies.of_general(register) & 1 != 0
+                && evidence(&function.body, program, site.block, register) != Evidence::Leftover
+        })
+    })
 }
 
 /// How many C functions get two saved registers swapped.
@@ -261,13 +272,7 @@ impl Bed<'_> {
 
     /// A register cleared by the thunk that stands for a jump through a register.
     fn cleared_before_the_jump(&self, planted: &mut Vec<Mutant>) {
-        let called = self.function.body.blocks.iter().find_map(|block| match block.ending {
-            Ending::Calls(callee) => self.program.function(self.program.target_of(callee)?),
-            _ => None,
-        });
-        let Some(inner) = called else { return };
-        let body = &inner.body;
-        let exit = body.instructions.last().filter(|exit| exit.len() == 5);
+        let exit = self.function.body.instructions.last().filter(|exit| exit.len() == 5);
         if let Some(exit) = exit {
             planted.push(self.plant(
                 "a register cleared in an indirect thunk",
