@@ -1,0 +1,5 @@
+//! The monitor as a program; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    kolumbo_vmm::program::main(std::env::args().skip(1)).into()
+}
