@@ -60,8 +60,22 @@ pub struct CaseFile {
     /// Why the console or the events beside this file are not whole, where the disk did not take them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unkept: Option<String>,
+    /// The guest that was the host of this one, where there was one between it and QEMU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nested_host: Option<NestedHost>,
     /// What could not be read or found out, in plain words.
     pub gaps: Vec<String>,
+}
+
+/// The guest inside which the guest of a case ran.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NestedHost {
+    /// What kolumbo's init found there; none where it did not speak.
+    pub guest: Option<GuestFacts>,
+    /// Milliseconds from the start of QEMU to the first word of the monitor; none where it did not
+    /// speak.
+    pub monitor_ms: Option<u64>,
 }
 
 /// Whether a run has ended.

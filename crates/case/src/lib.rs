@@ -36,13 +36,13 @@ pub use explanation::{
     ConsistencySummary, DecodedLine, EXPLAIN_FORMAT_VERSION, ExplainedFrame, ExplainedState,
     ExplainedValue, Explanation, ProvenanceStep, SpinWait, StateConclusion, StateRole,
 };
-pub use file::{CASE_FORMAT_VERSION, CaseFile};
+pub use file::{CASE_FORMAT_VERSION, CaseFile, NestedHost};
 pub use finding::{
     Confidence, DerivationStep, Finding, FindingCode, FindingPlace, Suspect, SuspectKind,
 };
 pub use guest::{GuestView, ReadError, VcpuRegisters};
 pub use matrix::{MATRIX_FORMAT_VERSION, MatrixFile};
 pub use phase::Phase;
-pub use spec::{Accel, BootSpec};
+pub use spec::{Accel, BootSpec, Engine, HostSpec};
 pub use stack::{STACK_FORMAT_VERSION, StackStatus};
 pub use verdict::{Evidence, Verdict, VerdictKind};

@@ -50,6 +50,56 @@ impl std::str::FromStr for Accel {
     }
 }
 
+/// What runs the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Engine {
+    /// QEMU.
+    #[default]
+    Qemu,
+    /// kolumbo's own monitor, on KVM.
+    Vmm,
+}
+
+impl Engine {
+    /// Whether it is QEMU.
+    pub fn is_qemu(&self) -> bool {
+        *self == Engine::Qemu
+    }
+
+    /// The stable name, as it stands on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::Qemu => "qemu",
+            Engine::Vmm => "vmm",
+        }
+    }
+}
+
+impl std::str::FromStr for Engine {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        [Engine::Qemu, Engine::Vmm]
+            .into_iter()
+            .find(|e| e.name() == s)
+            .ok_or_else(|| format!("unknown engine '{s}': qemu or vmm"))
+    }
+}
+
+/// A guest that is itself a host: kolumbo's monitor runs the guest proper inside it, on its KVM.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostSpec {
+    /// What the user named: image, folder or package.
+    pub kernel: String,
+    /// Number of its virtual CPUs.
+    pub smp: u32,
+    /// Its memory in bytes; the guest's memory is part of it.
+    pub memory: u64,
+    /// Words added to its command line, after kolumbo's own.
+    pub append: Vec<String>,
+}
+
 /// Everything that decides what a guest is given. Two runs with equal specs and equal inputs are
 /// the same experiment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -77,4 +127,11 @@ pub struct BootSpec {
     pub accel: Accel,
     /// Wall-clock limit of the whole run in milliseconds.
     pub timeout_ms: u64,
+    /// What runs the guest.
+    #[serde(skip_serializing_if = "Engine::is_qemu")]
+    pub engine: Engine,
+    /// The guest runs inside another one. `cpu`, `machine` and `accel` are those of QEMU, and so of
+    /// this one; everything else is about the guest proper.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostSpec>,
 }

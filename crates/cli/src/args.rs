@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
-use kolumbo_case::{Accel, VerdictKind};
+use kolumbo_case::{Accel, Engine, VerdictKind};
 
 use kolumbo_lab::size;
 
@@ -138,6 +138,27 @@ pub(crate) struct BootArgs {
     /// Further arguments for QEMU, split as a shell would
     #[arg(long, value_name = "STR", allow_hyphen_values = true)]
     pub(crate) qemu_opts: Option<String>,
+
+    /// What runs the guest: qemu, or vmm, kolumbo's own monitor on KVM
+    #[arg(long, default_value = "qemu", value_name = "NAME", conflicts_with_all = ["host_kernel", "gdb", "interactive", "dry_run", "qemu_opts", "cpu", "machine"])]
+    pub(crate) engine: Engine,
+
+    /// Run the guest inside another one: the kernel of that one, in which kolumbo's monitor runs the
+    /// guest on KVM. --cpu, --machine and --accel are for this host (see docs/vmm.md)
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub(crate) host_kernel: Option<PathBuf>,
+
+    /// Virtual CPUs of the host kernel
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "host_kernel")]
+    pub(crate) host_smp: u32,
+
+    /// Memory of the host kernel; the guest's is part of it
+    #[arg(long, default_value = "1G", value_parser = size::parse_memory, value_name = "SIZE", requires = "host_kernel")]
+    pub(crate) host_memory: u64,
+
+    /// Words for the host kernel's command line; may be given more than once
+    #[arg(long, value_name = "STR", allow_hyphen_values = true, requires = "host_kernel")]
+    pub(crate) host_append: Vec<String>,
 
     /// Stop before the first instruction and wait for gdb on a socket
     #[arg(short, long)]

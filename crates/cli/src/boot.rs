@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use kolumbo_case::{Accel, BootSpec, CaseFile, VerdictKind};
+use kolumbo_case::{Accel, BootSpec, CaseFile, HostSpec, VerdictKind};
 use kolumbo_lab::boot::{self, BootError, Observer, Prepared, Request, Status};
 use kolumbo_lab::folder::Folder;
 use kolumbo_lab::inputs;
@@ -143,6 +143,13 @@ fn request(args: &BootArgs, gdb: Option<PathBuf>) -> Result<Request> {
             accel: if args.no_kvm { Accel::Tcg } else { args.accel },
             // Whoever types or debugs is not hurried.
             timeout_ms: if args.gdb || args.interactive { 0 } else { args.timeout },
+            engine: args.engine,
+            host: args.host_kernel.as_ref().map(|kernel| HostSpec {
+                kernel: text(kernel),
+                smp: args.host_smp,
+                memory: args.host_memory,
+                append: args.host_append.clone(),
+            }),
         },
         qemu: args.qemu.clone(),
         qemu_args,

@@ -22,7 +22,9 @@ use kolumbo_machine::{Machine, MachineError, Plan, QemuError, Sink, host, qemu};
 
 use crate::folder::{FolderError, FolderWriter};
 use crate::inputs;
+use crate::inside::letters;
 use crate::kernel::{self, Found, KernelError};
+use crate::nested;
 use crate::standstill;
 use crate::symbolise::Symboliser;
 
@@ -35,7 +37,7 @@ pub const CONSOLE_WORDS: &str = "console=ttyS0 earlyprintk=serial,ttyS0,115200";
 /// work!". Linux skips it under KVM by itself. A timer that is truly dead still shows: as a hang.
 pub const TIMER_WORDS: &str = "no_timer_check";
 /// Longest wait of the loop, so that an interrupt by the user is seen in time.
-const LONGEST_WAIT: Duration = Duration::from_millis(200);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(200);
 /// Guest memory below this cannot hold a kernel.
 const LEAST_MEMORY: u64 = 1 << 20;
 
@@ -67,6 +69,15 @@ pub enum BootError {
     /// The case folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// kolumbo's own monitor is not there.
+    #[error(
+        "cannot find {program}, which runs a guest inside another one; it is built and installed \
+         beside kolumbo, or named by KOLUMBO_VMM"
+    )]
+    NoMonitor {
+        /// Its name.
+        program: &'static str,
+    },
     /// What was asked for does not fit together.
     #[error("{reason}")]
     Contradiction {
@@ -119,7 +130,9 @@ pub struct Prepared {
     pub accel_reason: String,
     /// QEMU may refuse KVM; TCG is used then.
     pub may_fall_back: bool,
-    params: Params,
+    pub(crate) params: Params,
+    /// The kernel of the guest that is the host of this one.
+    pub host: Option<Found>,
 }
 
 /// Is told what happens, while it happens.
@@ -154,21 +167,31 @@ pub fn prepare(request: &Request) -> Result<Prepared, BootError> {
     check_spec(request)?;
     let found = kernel::find(Path::new(&spec.kernel), &request.cache)?;
     let qemu_path = qemu::find(request.qemu.as_deref(), std::env::var_os("PATH").as_deref())?;
-    let initramfs = match &spec.initrd {
-        Some(path) => {
-            inputs::check_initrd(Path::new(path))?;
-            None
-        }
-        None => Some(own_initramfs(spec)?),
+    if let Some(path) = &spec.initrd {
+        inputs::check_initrd(Path::new(path))?;
+    }
+    let host =
+        spec.host.as_ref().map(|h| kernel::find(Path::new(&h.kernel), &request.cache)).transpose();
+    // A host that does not boot is no verdict about its guest.
+    let host = host.map_err(|e| match e {
+        KernelError::NotBootable { path, reason } => BootError::Contradiction {
+            reason: format!("the host kernel {}: {reason}", path.display()),
+        },
+        other => other.into(),
+    })?;
+    let initramfs = match (&spec.initrd, &host) {
+        (_, Some(_)) => Some(nested::host_initramfs(spec, &found)?),
+        (Some(_), None) => None,
+        (None, None) => Some(own_initramfs(spec)?),
     };
     let (accel, accel_reason) = choose_accel(spec, &qemu_path)?;
     let cmdline = command_line(&spec.append);
     let params = Params {
-        own_init: initramfs.is_some(),
+        own_init: spec.initrd.is_none(),
         hands_off: request.gdb.is_some() || request.interactive,
         idle_polls: cmdline.split_whitespace().any(|word| word == "idle=poll"),
     };
-    let plan = Plan {
+    let mut plan = Plan {
         qemu: qemu_path,
         accel,
         cpu: spec.cpu.clone(),
@@ -181,8 +204,15 @@ pub fn prepare(request: &Request) -> Result<Prepared, BootError> {
         gdb: request.gdb.clone(),
         extra: request.qemu_args.clone(),
     };
+    if let (Some(host), Some(found)) = (&spec.host, &host) {
+        plan.smp = host.smp;
+        plan.memory = host.memory;
+        plan.kernel = found.image.clone();
+        plan.initrd = None;
+        plan.cmdline = command_line(&host.append);
+    }
     let may_fall_back = spec.accel == Accel::Auto && accel == Accel::Kvm;
-    Ok(Prepared { found, plan, initramfs, accel_reason, may_fall_back, params })
+    Ok(Prepared { found, plan, initramfs, accel_reason, may_fall_back, params, host })
 }
 
 fn check_spec(request: &Request) -> Result<(), BootError> {
@@ -192,6 +222,18 @@ fn check_spec(request: &Request) -> Result<(), BootError> {
         return Err(contradiction(
             "--module and --exec need kolumbo's own init; they cannot be used with --initrd",
         ));
+    }
+    if let Some(host) = &spec.host {
+        if host.smp == 0 || host.memory <= spec.memory {
+            return Err(contradiction(
+                "the host needs at least one CPU, and more memory than its guest",
+            ));
+        }
+        if request.gdb.is_some() || request.interactive {
+            return Err(contradiction(
+                "--gdb and --interactive reach the host only, not the guest inside it",
+            ));
+        }
     }
     if spec.smp == 0 {
         return Err(contradiction("a guest needs at least one CPU"));
@@ -214,7 +256,7 @@ pub fn command_line(append: &[String]) -> String {
     }
 }
 
-fn own_initramfs(spec: &BootSpec) -> Result<Vec<u8>, BootError> {
+pub(crate) fn own_initramfs(spec: &BootSpec) -> Result<Vec<u8>, BootError> {
     let modules = spec
         .modules
         .iter()
@@ -232,7 +274,12 @@ fn own_initramfs(spec: &BootSpec) -> Result<Vec<u8>, BootError> {
         None => None,
     };
     let contents =
-        Contents { init: kolumbo_init::INIT_ELF, modules: &modules, program: program.as_ref() };
+        Contents {
+        init: kolumbo_init::INIT_ELF,
+        modules: &modules,
+        program: program.as_ref(),
+        files: &[],
+    };
     Ok(initramfs::build(contents)?)
 }
 
@@ -280,6 +327,9 @@ pub fn boot(
     };
     let mut folder = FolderWriter::create(out, &case)?;
     let outcome = match prepare(request) {
+        Ok(prepared) if prepared.host.is_some() => {
+            nested::run(&prepared, request, &mut case, &mut folder, interrupted, observer)
+        }
         Ok(prepared) => run(&prepared, request, &mut case, &mut folder, interrupted, observer),
         Err(e) => Err(e),
     };
@@ -367,15 +417,7 @@ fn run(
 
     case.guest = judge.userspace().facts.clone();
     case.gaps.extend(missing_cpus(case));
-    case.timeline = judge
-        .transcript()
-        .timeline
-        .iter()
-        .map(|(phase, line)| (*phase, line.t))
-        .chain(judge.userspace().hello_t.map(|t| (Phase::Userspace, t)))
-        .collect();
-    case.timeline.sort();
-    case.timeline.dedup_by_key(|(phase, _)| *phase);
+    case.timeline = timeline(&judge);
     case.jobs_failed = judge.userspace().failed_job().is_some();
     let mut verdict = verdict;
     let text = case.guest.as_ref().map_or(0, |g| g.text);
@@ -385,8 +427,18 @@ fn run(
     Ok(())
 }
 
+/// When each phase began.
+pub(crate) fn timeline(judge: &Judge) -> Vec<(Phase, u64)> {
+    let said = judge.transcript().timeline.iter().map(|(phase, line)| (*phase, line.t));
+    let hello = judge.userspace().hello_t.map(|t| (Phase::Userspace, t));
+    let mut timeline: Vec<(Phase, u64)> = said.chain(hello).collect();
+    timeline.sort();
+    timeline.dedup_by_key(|(phase, _)| *phase);
+    timeline
+}
+
 /// A word about CPUs that did not come up although nobody asked for fewer.
-fn missing_cpus(case: &CaseFile) -> Option<String> {
+pub(crate) fn missing_cpus(case: &CaseFile) -> Option<String> {
     let (guest, smp) = (case.guest.as_ref()?, case.spec.smp);
     let online = guest.cpus_online;
     let fewer = ["nosmp", "maxcpus=", "nr_cpus="];
@@ -399,7 +451,7 @@ fn missing_cpus(case: &CaseFile) -> Option<String> {
     })
 }
 
-fn start(prepared: &Prepared) -> Result<(Machine, Accel, String), BootError> {
+pub(crate) fn start(prepared: &Prepared) -> Result<(Machine, Accel, String), BootError> {
     let initramfs = prepared.initramfs.as_deref();
     match Machine::start(&prepared.plan, initramfs) {
         Ok(machine) => Ok((machine, prepared.plan.accel, prepared.accel_reason.clone())),
@@ -463,17 +515,9 @@ fn watch(
 }
 
 /// Looks at every virtual CPU. A QEMU that does not answer is dealt with where its end is seen.
-fn look(machine: &mut Machine, tee: &mut Tee<'_>, letters: &mut String) {
+fn look(machine: &mut Machine, tee: &mut Tee<'_>, seen: &mut String) {
     let Ok(vcpus) = machine.sample() else { return };
-    *letters = vcpus
-        .iter()
-        .map(|v| match (v.halted, v.cpl, v.interrupts) {
-            (true, ..) => 'h',
-            (_, 0, true) => 'k',
-            (_, 0, false) => 'K',
-            _ => 'u',
-        })
-        .collect();
+    *seen = letters(&vcpus);
     tee.event(Event { t: machine.now_ms(), kind: EventKind::Sample { vcpus } });
 }
 
@@ -517,11 +561,12 @@ impl Sink for Tee<'_> {
     }
 }
 
-fn input_files(prepared: &Prepared, request: &Request) -> Vec<(&'static str, PathBuf)> {
+pub(crate) fn input_files(prepared: &Prepared, request: &Request) -> Vec<(&'static str, PathBuf)> {
     let found = &prepared.found;
     let mut files = vec![("kernel", found.image.clone())];
     let beside = [("system-map", &found.system_map), ("config", &found.config)];
     files.extend(beside.into_iter().filter_map(|(role, path)| Some((role, path.clone()?))));
+    files.extend(prepared.host.iter().map(|host| ("host-kernel", host.image.clone())));
     files.extend(request.spec.initrd.iter().map(|p| ("initrd", PathBuf::from(p))));
     let modules = request.spec.modules.iter().map(|m| inputs::split_module(m).0.to_owned());
     files.extend(modules.map(|path| ("module", path)));

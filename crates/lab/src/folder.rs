@@ -19,6 +19,8 @@ pub const CASE_FILE: &str = "case.json";
 pub const CONSOLE_FILE: &str = "console.log";
 /// Name of the events, one JSON object a line.
 pub const EVENTS_FILE: &str = "events.jsonl";
+/// What the names of the files begin with that belong to the guest between QEMU and the guest proper.
+pub const HOST_PREFIX: &str = "host-";
 /// Console bytes that are kept; a guest that writes more is judged on, but not kept.
 pub const MAX_CONSOLE: u64 = 64 << 20;
 /// Largest case file that is read.
@@ -122,6 +124,23 @@ impl FolderWriter {
         };
         writer.save(case)?;
         Ok(writer)
+    }
+
+    /// A second writer in the same folder, for the console and the events of the guest that is the
+    /// host of the first one's. It never touches the case file.
+    pub fn beside(&self) -> Result<Self, FolderError> {
+        let append = |name: &str| {
+            let file = self.path.join(format!("{HOST_PREFIX}{name}"));
+            OpenOptions::new().create(true).append(true).open(&file).map_err(io("write", &file))
+        };
+        Ok(FolderWriter {
+            path: self.path.clone(),
+            console: append(CONSOLE_FILE)?,
+            events: append(EVENTS_FILE)?,
+            kept: 0,
+            truncated: false,
+            trouble: None,
+        })
     }
 
     /// The folder.

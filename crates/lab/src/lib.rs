@@ -6,9 +6,11 @@
 
 pub mod boot;
 pub mod folder;
+mod inside;
 pub mod inputs;
 pub mod kernel;
 pub mod matrix;
+mod nested;
 pub mod package;
 pub mod size;
 pub mod standstill;

@@ -25,6 +25,8 @@ pub struct Contents<'a> {
     pub modules: &'a [Module],
     /// The program that init runs after them.
     pub program: Option<&'a Program>,
+    /// Other files, for the program: absolute path and bytes.
+    pub files: &'a [(&'a str, &'a [u8])],
 }
 
 /// One module as the kernel takes it: an ELF file, not compressed.
@@ -110,6 +112,9 @@ pub fn build(contents: Contents) -> Result<Vec<u8>, InitramfsError> {
         let name = std::iter::once(program.name.clone());
         let arguments = name.chain(program.arguments.iter().cloned()).collect();
         plan.exec = Some(PlannedExec { path, arguments });
+    }
+    for (path, bytes) in contents.files {
+        archive.file(path, 0o644, bytes)?;
     }
     let plan = plan.to_bytes()?;
     archive.file(&PLAN_PATH.to_string_lossy(), 0o644, &plan)?;
@@ -219,7 +224,7 @@ mod tests {
     #[test]
     fn the_same_contents_give_the_same_bytes() {
         let (modules, program) = contents();
-        let contents = Contents { init: b"init", modules: &modules, program: Some(&program) };
+        let contents = Contents { init: b"init", modules: &modules, program: Some(&program), files: &[] };
         assert_eq!(build(contents).unwrap(), build(contents).unwrap());
     }
 
@@ -227,7 +232,7 @@ mod tests {
     fn two_files_at_one_path_are_refused() {
         let (_, mut program) = contents();
         program.interpreters.push(("/init".into(), b"other".to_vec()));
-        let contents = Contents { init: b"init", modules: &[], program: Some(&program) };
+        let contents = Contents { init: b"init", modules: &[], program: Some(&program), files: &[] };
         assert_eq!(build(contents), Err(InitramfsError::Twice { path: "/init".into() }));
     }
 
@@ -236,7 +241,7 @@ mod tests {
     fn cpio_lists_what_was_packed() {
         let (modules, program) = contents();
         let bytes =
-            build(Contents { init: b"init", modules: &modules, program: Some(&program) }).unwrap();
+            build(Contents { init: b"init", modules: &modules, program: Some(&program), files: &[] }).unwrap();
         let listing = match cpio(&["-itv", "--quiet"], &bytes) {
             Ok(listing) => listing,
             Err(e) => {

@@ -84,9 +84,9 @@ pub struct Machine {
     console_open: bool,
     console_offset: u64,
     console_ready_at: Instant,
-    init: File,
-    init_open: bool,
-    init_line: Vec<u8>,
+    /// The debug console and the second serial port: init speaks on one of them, and a program that
+    /// it runs may speak on the other.
+    lines: [LineReader; 2],
     stderr: File,
     stderr_open: bool,
     stderr_tail: Vec<u8>,
@@ -112,6 +112,7 @@ impl Machine {
             UnixStream::pair().map_err(system("make a socket pair for QEMU's monitor"))?;
         let (console, console_qemu) = pipe().map_err(system("make a pipe for the console"))?;
         let (init, init_qemu) = pipe().map_err(system("make a pipe for init"))?;
+        let (serial, serial_qemu) = pipe().map_err(system("make a pipe for the second port"))?;
         let (stderr, stderr_qemu) = pipe().map_err(system("make a pipe for QEMU's errors"))?;
         // Less room only makes the guest wait more often.
         let _ = rustix::pipe::fcntl_setpipe_size(&console_qemu, CONSOLE_PIPE);
@@ -119,9 +120,13 @@ impl Machine {
         rustix::io::ioctl_fionbio(&console_qemu, true)
             .map_err(|e| system("set up the console's pipe")(e.into()))?;
 
-        let channels = Channels { init: init_qemu.as_raw_fd(), monitor: monitor_qemu.as_raw_fd() };
+        let channels = Channels {
+            init: init_qemu.as_raw_fd(),
+            serial: serial_qemu.as_raw_fd(),
+            monitor: monitor_qemu.as_raw_fd(),
+        };
         let argv = plan.argv(channels);
-        let mut inherited: Vec<OwnedFd> = vec![init_qemu, monitor_qemu.into()];
+        let mut inherited: Vec<OwnedFd> = vec![init_qemu, serial_qemu, monitor_qemu.into()];
         inherited.extend(memory_file.map(OwnedFd::from));
         let started = Instant::now();
         let mut child = spawn(&argv, &inherited, console_qemu, stderr_qemu)
@@ -142,9 +147,7 @@ impl Machine {
             console_open: true,
             console_offset: 0,
             console_ready_at: started,
-            init: init.into(),
-            init_open: true,
-            init_line: Vec::new(),
+            lines: [LineReader::new(init), LineReader::new(serial)],
             stderr: stderr.into(),
             stderr_open: true,
             stderr_tail: Vec::new(),
@@ -223,8 +226,10 @@ impl Machine {
             self.read_console(sink);
             self.console_ready_at = Instant::now() + CONSOLE_PERIOD;
         }
-        if ready.init {
-            self.read_init(sink);
+        for (index, ready) in ready.lines.into_iter().enumerate() {
+            if ready {
+                self.read_lines(index, sink);
+            }
         }
         if ready.stderr {
             self.read_stderr();
@@ -249,7 +254,8 @@ impl Machine {
             })
         };
         let console = slot_of(&self.console, console);
-        let init = slot_of(&self.init, self.init_open);
+        let [first, second] = &self.lines;
+        let lines = [slot_of(&first.file, first.open), slot_of(&second.file, second.open)];
         let stderr = slot_of(&self.stderr, self.stderr_open);
         let timeout = Timespec {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
@@ -263,7 +269,7 @@ impl Machine {
         Ok(Ready {
             monitor: is_ready(Some(0)),
             console: is_ready(console),
-            init: is_ready(init),
+            lines: lines.map(is_ready),
             stderr: is_ready(stderr),
         })
     }
@@ -295,33 +301,15 @@ impl Machine {
         }
     }
 
-    fn read_init(&mut self, sink: &mut dyn Sink) {
-        let mut taken = 0;
-        let mut chunk = [0u8; 16 << 10];
-        while taken < MAX_READ {
-            match read_some(&mut self.init, &mut chunk) {
-                Got::Bytes(n) => {
-                    taken += n;
-                    self.take_init_lines(&chunk[..n], sink);
-                }
-                Got::Nothing => break,
-                Got::End => {
-                    self.init_open = false;
-                    break;
-                }
-            }
+    fn read_both(&mut self, sink: &mut dyn Sink) {
+        for channel in 0..self.lines.len() {
+            self.read_lines(channel, sink);
         }
     }
 
-    fn take_init_lines(&mut self, bytes: &[u8], sink: &mut dyn Sink) {
-        for &byte in bytes {
-            if byte == b'\n' {
-                let line = String::from_utf8_lossy(&self.init_line).into_owned();
-                self.init_line.clear();
-                self.event(sink, EventKind::Init { line });
-            } else if self.init_line.len() < MAX_INIT_LINE {
-                self.init_line.push(byte);
-            }
+    fn read_lines(&mut self, channel: usize, sink: &mut dyn Sink) {
+        for line in self.lines[channel].read() {
+            self.event(sink, EventKind::Init { line });
         }
     }
 
@@ -350,7 +338,7 @@ impl Machine {
         if !events.is_empty() {
             // What the guest said before it reset or powered off counts as said before.
             self.read_console(sink);
-            self.read_init(sink);
+            self.read_both(sink);
         }
         for event in events {
             // With `-action reboot=shutdown,shutdown=pause` QEMU stops the guest on both.
@@ -364,7 +352,7 @@ impl Machine {
         let status = self.child.wait().map_err(system("collect QEMU's exit status"))?;
         self.exited = true;
         self.read_console(sink);
-        self.read_init(sink);
+        self.read_both(sink);
         self.read_stderr();
         let stderr = String::from_utf8_lossy(&self.stderr_tail).trim().to_owned();
         let (code, signal) = (status.code(), status.signal());
@@ -507,10 +495,57 @@ impl GuestView for Machine {
     }
 }
 
+/// Whole lines out of a pipe.
+#[derive(Debug)]
+pub(crate) struct LineReader {
+    pub(crate) file: File,
+    pub(crate) open: bool,
+    line: Vec<u8>,
+}
+
+impl LineReader {
+    /// A reader of `pipe`, which must not block.
+    pub(crate) fn new(pipe: OwnedFd) -> Self {
+        LineReader { file: pipe.into(), open: true, line: Vec::new() }
+    }
+
+    /// The lines that are complete by now, without their ends.
+    pub(crate) fn read(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut taken = 0;
+        let mut chunk = [0u8; 16 << 10];
+        while taken < MAX_READ {
+            match read_some(&mut self.file, &mut chunk) {
+                Got::Bytes(n) => {
+                    taken += n;
+                    self.take(&chunk[..n], &mut lines);
+                }
+                Got::Nothing => break,
+                Got::End => {
+                    self.open = false;
+                    break;
+                }
+            }
+        }
+        lines
+    }
+
+    fn take(&mut self, bytes: &[u8], lines: &mut Vec<String>) {
+        for &byte in bytes {
+            if byte == b'\n' {
+                lines.push(String::from_utf8_lossy(&self.line).into_owned());
+                self.line.clear();
+            } else if self.line.len() < MAX_INIT_LINE {
+                self.line.push(byte);
+            }
+        }
+    }
+}
+
 struct Ready {
     monitor: bool,
     console: bool,
-    init: bool,
+    lines: [bool; 2],
     stderr: bool,
 }
 
@@ -533,7 +568,7 @@ fn read_some(file: &mut File, into: &mut [u8]) -> Got {
 }
 
 /// A pipe whose read end does not block. Both ends close on exec.
-fn pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&read, true)?;
     Ok((read, write))

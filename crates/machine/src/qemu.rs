@@ -136,8 +136,11 @@ pub struct Plan {
 /// The descriptors that QEMU inherits.
 #[derive(Debug, Clone, Copy)]
 pub struct Channels {
-    /// Write end of a pipe: the channel of kolumbo's init.
+    /// Write end of a pipe: the debug console, the channel of kolumbo's init.
     pub init: RawFd,
+    /// Write end of a pipe: the second serial port. Init speaks there where it has no debug console,
+    /// and a program that init runs may always.
+    pub serial: RawFd,
     /// One end of a socket pair: QMP.
     pub monitor: RawFd,
 }
@@ -154,7 +157,7 @@ impl Plan {
         add(&["-device", &format!("isa-debugcon,iobase={INIT_CHANNEL_PORT:#x},chardev=init")]);
         // A kernel without I/O port access for programs (CONFIG_X86_IOPL_IOPERM) leaves init the
         // second serial port.
-        add(&["-chardev", &format!("file,id=serial,path=/proc/self/fd/{}", channels.init)]);
+        add(&["-chardev", &format!("file,id=serial,path=/proc/self/fd/{}", channels.serial)]);
         add(&["-serial", "chardev:serial"]);
         add(&["-chardev", &format!("socket,id=monitor,fd={}", channels.monitor)]);
         add(&["-mon", "chardev=monitor,mode=control"]);
@@ -242,7 +245,7 @@ mod tests {
 
     #[test]
     fn nothing_listens_on_the_network() {
-        let argv = plan().argv(Channels { init: 6, monitor: 7 });
+        let argv = plan().argv(Channels { init: 6, serial: 8, monitor: 7 });
         let all = argv.join(" ");
         assert!(!all.contains("tcp:") && !all.contains("port=") && !all.contains(" -s "));
         assert!(all.contains("-nic none"));
@@ -255,7 +258,7 @@ mod tests {
     fn the_line_to_paste_has_no_descriptors_and_the_same_machine() {
         let argv = plan().argv_to_paste();
         assert!(!argv.iter().any(|a| a.contains("fd=")));
-        assert_eq!(argv[..12], plan().argv(Channels { init: 6, monitor: 7 })[..12]);
+        assert_eq!(argv[..12], plan().argv(Channels { init: 6, serial: 8, monitor: 7 })[..12]);
         let line: Vec<String> = argv.iter().map(|a| quote(a)).collect();
         assert!(line.join(" ").contains("-append 'console=ttyS0 quiet'"));
         assert_eq!(quote("it's"), r"'it'\''s'");

@@ -3,7 +3,7 @@
 //! Everything that it has to say goes to one place as lines of [`words`](crate::words), what goes
 //! wrong included. Main function: [`main`].
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -94,8 +94,24 @@ fn open(name: Option<&str>) -> std::io::Result<Box<dyn Write>> {
     let file = OpenOptions::new().create(true).append(true).open(name)?;
     if file.is_terminal() {
         make_raw(file.as_raw_fd());
+        return Ok(Box::new(Terminal(file)));
     }
     Ok(Box::new(file))
+}
+
+/// A serial port that others write to as well. What they left unfinished must not take a line of ours
+/// with it, so that each begins with a line break; a write to a terminal is not interrupted by others.
+struct Terminal(File);
+
+impl Write for Terminal {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write_all(&[b"\n", bytes].concat())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// A terminal shall pass bytes on as they are. One that cannot be set is used as it is: a reader

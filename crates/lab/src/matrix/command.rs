@@ -26,6 +26,18 @@ pub fn boot_arguments(spec: &BootSpec, between: &[String]) -> Vec<String> {
     for module in &spec.modules {
         option("--module", module.clone());
     }
+    if let Some(host) = &spec.host {
+        let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
+        option("--host-kernel", host.kernel.clone());
+        option("--host-smp", host.smp.to_string());
+        option("--host-memory", memory(host.memory));
+        for append in &host.append {
+            option("--host-append", append.clone());
+        }
+    }
+    if !spec.engine.is_qemu() {
+        words.extend(["--engine".to_owned(), spec.engine.name().to_owned()]);
+    }
     words.extend(between.iter().cloned());
     if !spec.exec.is_empty() {
         words.push("--exec".to_owned());

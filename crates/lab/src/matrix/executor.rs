@@ -157,12 +157,15 @@ impl Local {
     /// CPUs and memory that a job takes.
     fn needs(&self, job: &Job) -> (usize, u64) {
         let spec = &job.request.spec;
+        // A guest inside another one has what that one has.
+        let (smp, memory) =
+            spec.host.as_ref().map_or((spec.smp, spec.memory), |host| (host.smp, host.memory));
         // With one host thread for all of them, virtual CPUs take one CPU together.
         let cpus = match spec.accel {
             Accel::TcgSingle => 1,
-            _ => usize::try_from(spec.smp).unwrap_or(usize::MAX),
+            _ => usize::try_from(smp).unwrap_or(usize::MAX),
         };
-        (cpus, spec.memory.saturating_add(overhead(spec.memory)))
+        (cpus, memory.saturating_add(overhead(memory)))
     }
 
     fn taken(&mut self, finished: Finished) -> Finished {

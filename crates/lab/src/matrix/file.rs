@@ -44,7 +44,7 @@ struct Schema {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 struct Base {
     kernel: Option<String>,
     smp: Option<Spanned<Value>>,
@@ -59,6 +59,10 @@ struct Base {
     module: Option<Spanned<Value>>,
     exec: Option<Spanned<Value>>,
     timeout: Option<Spanned<Value>>,
+    host_kernel: Option<String>,
+    host_smp: Option<Spanned<Value>>,
+    host_memory: Option<Spanned<Value>>,
+    host_append: Option<Spanned<Value>>,
 }
 
 #[derive(Deserialize)]
@@ -104,6 +108,10 @@ pub fn parse(name: &str, text: &str) -> Result<MatrixToml, PlanError> {
         memory: one(&base.memory)?,
         timeout: one(&base.timeout)?,
         append: words(&base.append)?,
+        host_smp: one(&base.host_smp)?,
+        host_memory: one(&base.host_memory)?,
+        host_append: words(&base.host_append)?,
+        host_kernel: base.host_kernel,
         modules: words(&base.module)?,
         exec,
         kernel: base.kernel,

@@ -16,7 +16,7 @@ use crate::kernel::{self, KernelError};
 /// A file that goes into some cells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {
-    /// `kernel`, `initrd`, `module`, `exec`.
+    /// `kernel`, `host-kernel`, `initrd`, `module`, `exec`.
     pub role: String,
     /// Path as it was named.
     pub path: String,
@@ -67,12 +67,14 @@ pub fn inputs(plan: &Plan, cache: &Path) -> Result<Vec<Input>, IdentityError> {
     let mut seen = BTreeSet::new();
     for cell in &plan.cells {
         let Ok(spec) = plan.spec(&cell.at) else { continue };
-        let named = (spec.kernel, spec.initrd, spec.modules, spec.exec.into_iter().next());
+        let host = spec.host.map(|h| h.kernel);
+        let named = (spec.kernel, host, spec.initrd, spec.modules, spec.exec.into_iter().next());
         if !seen.insert(named.clone()) {
             continue;
         }
-        let (kernel, initrd, modules, exec) = named;
+        let (kernel, host, initrd, modules, exec) = named;
         files.insert(("kernel", PathBuf::from(kernel)));
+        files.extend(host.map(|p| ("host-kernel", PathBuf::from(p))));
         files.extend(initrd.map(|p| ("initrd", PathBuf::from(p))));
         files.extend(modules.iter().map(|m| ("module", split_module(m).0.to_owned())));
         files.extend(exec.map(|p| ("exec", program_path(&p))));
@@ -82,7 +84,7 @@ pub fn inputs(plan: &Plan, cache: &Path) -> Result<Vec<Input>, IdentityError> {
 
 fn input(role: &'static str, named: &Path, cache: &Path) -> Result<Input, IdentityError> {
     let file = match role {
-        "kernel" => match kernel::find(named, cache) {
+        "kernel" | "host-kernel" => match kernel::find(named, cache) {
             Ok(found) => found.image,
             Err(KernelError::NotBootable { .. }) if named.is_file() => named.to_owned(),
             Err(other) => return Err(other.into()),
@@ -125,7 +127,7 @@ pub fn compare(before: &[Input], now: &[Input]) -> Result<(), IdentityError> {
 /// image says. By axis name and label.
 pub fn notes(plan: &Plan, cache: &Path) -> BTreeMap<(String, String), String> {
     let mut notes = BTreeMap::new();
-    for axis in plan.request.axes.iter().filter(|a| a.name == "kernel") {
+    for axis in plan.request.axes.iter().filter(|a| matches!(&*a.name, "kernel" | "host-kernel")) {
         for (label, path) in &axis.values {
             if let Some(note) = kernel_note(Path::new(path), cache) {
                 notes.insert((axis.name.clone(), label.clone()), note);

@@ -3,7 +3,7 @@
 //! Axes come from a TOML file ([`file`](super::file)) or from `--axis`; here they become cells.
 //! Nothing is opened. Main type: [`Plan`].
 
-use kolumbo_case::{Accel, BootSpec, VerdictKind};
+use kolumbo_case::{Accel, BootSpec, Engine, HostSpec, VerdictKind};
 use serde::{Deserialize, Serialize};
 
 use crate::size;
@@ -21,6 +21,10 @@ pub const KNOWN_AXES: &[&str] = &[
     "module",
     "exec",
     "timeout",
+    "host-kernel",
+    "host-smp",
+    "host-memory",
+    "host-append",
 ];
 /// Most cells of one matrix.
 pub const MOST_CELLS: usize = 1_000_000;
@@ -82,6 +86,18 @@ pub struct Template {
     pub exec: Vec<String>,
     /// Time limit.
     pub timeout: Option<String>,
+    /// The kernel of a guest that is the host of this one.
+    #[serde(default)]
+    pub host_kernel: Option<String>,
+    /// Its number of CPUs.
+    #[serde(default)]
+    pub host_smp: Option<String>,
+    /// Its memory.
+    #[serde(default)]
+    pub host_memory: Option<String>,
+    /// Words of its command line.
+    #[serde(default)]
+    pub host_append: Vec<String>,
 }
 
 /// Everything that is asked for.
@@ -199,12 +215,16 @@ impl Plan {
         let kernel = of("kernel", base.kernel.as_ref()).ok_or_else(|| {
             wrong("kernel", "no kernel was named; use an axis 'kernel' or -k PATH".to_owned())
         })?;
-        let smp = of("smp", base.smp.as_ref()).unwrap_or_else(|| "1".to_owned());
-        let smp: u32 = smp.parse().ok().filter(|n| *n > 0).ok_or_else(|| {
-            wrong("smp", format!("'{smp}' is not a number of CPUs; write 1, 2, 4"))
-        })?;
-        let memory = of("memory", base.memory.as_ref()).unwrap_or_else(|| "1G".to_owned());
-        let memory = size::parse_memory(&memory).map_err(|e| wrong("memory", e))?;
+        let cpus = |name: &str, base: Option<&String>| {
+            let text = of(name, base).unwrap_or_else(|| "1".to_owned());
+            text.parse::<u32>().ok().filter(|n| *n > 0).ok_or_else(|| {
+                wrong(name, format!("'{text}' is not a number of CPUs; write 1, 2, 4"))
+            })
+        };
+        let bytes = |name: &str, base: Option<&String>| {
+            let text = of(name, base).unwrap_or_else(|| "1G".to_owned());
+            size::parse_memory(&text).map_err(|e| wrong(name, e))
+        };
         let timeout = of("timeout", base.timeout.as_ref()).unwrap_or_else(|| "3m".to_owned());
         let timeout_ms = size::parse_duration_ms(&timeout).map_err(|e| wrong("timeout", e))?;
         let accel = match of("accel", base.accel.as_ref()) {
@@ -221,10 +241,19 @@ impl Plan {
             })?,
             None => base.exec.iter().map(|w| fill(w)).collect(),
         };
+        let host = match of("host-kernel", base.host_kernel.as_ref()) {
+            Some(kernel) => Some(HostSpec {
+                kernel,
+                smp: cpus("host-smp", base.host_smp.as_ref())?,
+                memory: bytes("host-memory", base.host_memory.as_ref())?,
+                append: all("host-append", &base.host_append),
+            }),
+            None => None,
+        };
         Ok(BootSpec {
             kernel,
-            smp,
-            memory,
+            smp: cpus("smp", base.smp.as_ref())?,
+            memory: bytes("memory", base.memory.as_ref())?,
             append: all("append", &base.append),
             initrd: of("initramfs", base.initramfs.as_ref()),
             modules: all("module", &base.modules),
@@ -233,6 +262,8 @@ impl Plan {
             machine: of("machine", base.machine.as_ref()),
             accel,
             timeout_ms,
+            engine: Engine::Qemu,
+            host,
         })
     }
 }
@@ -373,9 +404,12 @@ fn is_used(request: &Request, name: &str) -> bool {
         &base.accel,
         &base.initramfs,
         &base.timeout,
+        &base.host_kernel,
+        &base.host_smp,
+        &base.host_memory,
     ];
     single.into_iter().flatten().any(|v| v.contains(&wanted))
-        || [&base.append, &base.modules, &base.exec]
+        || [&base.append, &base.modules, &base.exec, &base.host_append]
             .into_iter()
             .flatten()
             .any(|v| v.contains(&wanted))
@@ -385,9 +419,9 @@ fn is_used(request: &Request, name: &str) -> bool {
 /// Sorts an axis whose values are all numbers (or sizes) and says whether it is one.
 fn sort_numbers(axis: &mut AxisPlan) -> bool {
     let number = |value: &str| match axis.name.as_str() {
-        "memory" => size::parse_memory(value).ok(),
+        "memory" | "host-memory" => size::parse_memory(value).ok(),
         "timeout" => size::parse_duration_ms(value).ok(),
-        "kernel" | "append" | "cpu" | "machine" | "accel" => None,
+        "kernel" | "append" | "cpu" | "machine" | "accel" | "host-kernel" | "host-append" => None,
         _ => value.parse::<u64>().ok(),
     };
     let numbers: Option<Vec<u64>> = axis.values.iter().map(|(_, v)| number(v)).collect();
