@@ -9,6 +9,7 @@ pub mod config;
 pub mod console;
 pub mod contract;
 pub mod crash;
+pub mod emulation;
 pub mod event;
 pub mod explanation;
 pub mod file;

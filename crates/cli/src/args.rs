@@ -29,6 +29,11 @@ pub(crate) enum Command {
     /// Reproduce a kernel bug from the kernel's source: build, boot, explain, check, prove
     #[command(after_long_help = crate::case::args::EXIT_CODES)]
     Case(Box<crate::case::args::CaseArgs>),
+    /// See what was concluded happen: whether a hypervisor emulates instructions as the CPU executes them
+    #[command(
+        after_long_help = "Exit codes: 0 all is as it should be, 1 it is not, 125 it could not be found out."
+    )]
+    Prove(Box<crate::prove::ProveArgs>),
     /// Say which patches of a stack a branch already holds, plan its rebase, write reverts
     Stack(crate::stack::StackArgs),
     /// Compare kernel configurations

@@ -7,7 +7,9 @@ use kolumbo_case::verdict::{EXIT_CANNOT_TELL, EXIT_USAGE};
 use kolumbo_case::{CaseFile, VerdictKind};
 
 use crate::args::{Cli, Command};
-use crate::{boot, build, case, check, config, explain, host, manual, matrix, read, show, stack};
+use crate::{
+    boot, build, case, check, config, explain, host, manual, matrix, prove, read, show, stack,
+};
 
 /// The guest booted, but what it was asked to do there failed.
 const EXIT_JOB_FAILED: u8 = 1;
@@ -71,6 +73,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Case(args) => case::run(&args),
+        Command::Prove(args) => prove::run(&args),
         Command::Stack(args) => stack::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Matrix(args) => matrix::run(&args),

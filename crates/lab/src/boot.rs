@@ -179,17 +179,26 @@ pub fn prepare(request: &Request) -> Result<Prepared, BootError> {
         },
         other => other.into(),
     })?;
-    let initramfs = match (&spec.initrd, &host) {
-        (_, Some(_)) => Some(nested::host_initramfs(spec, &found)?),
+    let (accel, accel_reason) = choose_accel(spec, &qemu_path)?;
+    let mut cmdline = command_line(&spec.append);
+    let initramfs = match (&spec.initrd, &spec.host) {
+        (_, Some(host)) => {
+            let clock = |append: &[String]| nested::clock_words(accel, append);
+            let guest_line = command_line(&[&*spec.append, &*clock(&spec.append)].concat());
+            cmdline = command_line(&[&*host.append, &*clock(&host.append)].concat());
+            Some(nested::host_initramfs(spec, &found, &guest_line)?)
+        }
         (Some(_), None) => None,
         (None, None) => Some(own_initramfs(spec)?),
     };
-    let (accel, accel_reason) = choose_accel(spec, &qemu_path)?;
-    let cmdline = command_line(&spec.append);
     let params = Params {
         own_init: spec.initrd.is_none(),
         hands_off: request.gdb.is_some() || request.interactive,
-        idle_polls: cmdline.split_whitespace().any(|word| word == "idle=poll"),
+        idle_polls: spec
+            .append
+            .iter()
+            .flat_map(|a| a.split_whitespace())
+            .any(|word| word == "idle=poll"),
     };
     let mut plan = Plan {
         qemu: qemu_path,
@@ -209,7 +218,6 @@ pub fn prepare(request: &Request) -> Result<Prepared, BootError> {
         plan.memory = host.memory;
         plan.kernel = found.image.clone();
         plan.initrd = None;
-        plan.cmdline = command_line(&host.append);
     }
     let may_fall_back = spec.accel == Accel::Auto && accel == Accel::Kvm;
     Ok(Prepared { found, plan, initramfs, accel_reason, may_fall_back, params, host })
@@ -273,8 +281,7 @@ pub(crate) fn own_initramfs(spec: &BootSpec) -> Result<Vec<u8>, BootError> {
         }
         None => None,
     };
-    let contents =
-        Contents {
+    let contents = Contents {
         init: kolumbo_init::INIT_ELF,
         modules: &modules,
         program: program.as_ref(),

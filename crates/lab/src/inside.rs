@@ -30,6 +30,10 @@ pub(crate) struct Inside<'a> {
     pub(crate) looks: Looks,
     /// One letter a CPU from the last look.
     pub(crate) letters: String,
+    /// Which part of the time that its host reckons with this guest was really given, 0 to 1.
+    pub(crate) share: f64,
+    /// By CPU: the time that the monitor reported last, and what of the time so far was real.
+    ran_us: Vec<(u64, f64)>,
     offset: u64,
     ended: Option<(End, String)>,
     trouble: Option<(u64, String)>,
@@ -45,6 +49,8 @@ impl<'a> Inside<'a> {
             damaged: 0,
             looks: Looks::default(),
             letters: String::new(),
+            share: 1.0,
+            ran_us: vec![(0, 0.0); usize::try_from(smp).unwrap_or(0)],
             offset: 0,
             ended: None,
             trouble: None,
@@ -97,7 +103,13 @@ impl<'a> Inside<'a> {
         if !complete {
             return;
         }
-        let vcpus: Vec<VcpuSample> = cpus.iter().map(sample).collect();
+        let mut vcpus: Vec<VcpuSample> = cpus.iter().map(sample).collect();
+        for (vcpu, (before, real)) in vcpus.iter_mut().zip(&mut self.ran_us) {
+            let Some(ran_us) = vcpu.ran_us else { continue };
+            *real += ran_us.saturating_sub(*before) as f64 * self.share;
+            *before = ran_us;
+            vcpu.ran_us = Some(*real as u64);
+        }
         self.letters = letters(&vcpus);
         self.looks = Looks(cpus);
         self.event(t, EventKind::Sample { vcpus }, &[]);
@@ -148,12 +160,7 @@ impl<'a> Inside<'a> {
     }
 
     /// "Cannot tell", for what is not this guest's fault.
-    pub(crate) fn cannot_tell(
-        &self,
-        now: u64,
-        reason: String,
-        evidence: Vec<Evidence>,
-    ) -> Verdict {
+    pub(crate) fn cannot_tell(&self, now: u64, reason: String, evidence: Vec<Evidence>) -> Verdict {
         Verdict {
             verdict: VerdictKind::CannotTell,
             reason,
@@ -290,6 +297,20 @@ mod tests {
             assert_eq!(cpus[0].registers.get("rflags"), Some(0x82));
             let code = cpus[0].code.as_ref().unwrap();
             assert_eq!(code.bytes[code.trap.unwrap()..][..2], [0x75, 0xf1]);
+        });
+    }
+
+    /// A host that itself is kept from the CPU reckons with time that its guests never had.
+    #[test]
+    fn time_that_was_not_given_proves_nothing() {
+        with_inside(|inside, line| {
+            inside.share = 0.1;
+            for i in 0..100u64 {
+                let cpus = vec![spinning(0, i * 100_000), idle(1)];
+                let t = i * 100;
+                inside.take(t, &line(&Message::Sample { t, cpus }), &mut Deaf);
+                assert_eq!(inside.verdict(t), None, "after {t} ms");
+            }
         });
     }
 

@@ -5,9 +5,10 @@
 //! console line is understood here.
 
 pub mod boot;
+pub mod emulation;
 pub mod folder;
-mod inside;
 pub mod inputs;
+mod inside;
 pub mod kernel;
 pub mod matrix;
 mod nested;

@@ -13,8 +13,7 @@ use kolumbo_case::{
 };
 use kolumbo_judge::{Decision, Judge, Params};
 use kolumbo_machine::initramfs::{self, Contents};
-use kolumbo_machine::program_file;
-use kolumbo_machine::{Machine, Sink};
+use kolumbo_machine::{Machine, Sink, host, program_file};
 use kolumbo_vmlinux::{ImageKind, Kernel, recognise};
 
 use crate::boot::{self, BootError, LONGEST_WAIT, Observer, Prepared, Request, Status};
@@ -29,7 +28,7 @@ use crate::symbolise::Symboliser;
 const KERNEL: &str = "/kolumbo/guest/kernel";
 const INITRD: &str = "/kolumbo/guest/initrd";
 /// The second serial port, on which the monitor speaks.
-const CHANNEL: &str = "/dev/ttyS1";
+pub(crate) const CHANNEL: &str = "/dev/ttyS1";
 /// Names the monitor where it does not lie beside kolumbo.
 const VARIABLE: &str = "KOLUMBO_VMM";
 
@@ -49,13 +48,32 @@ pub(crate) fn monitor() -> Result<PathBuf, BootError> {
         .ok_or_else(missing)
 }
 
+/// What both kernels are told about the time stamp counter under QEMU's translator, unless the user
+/// says it. A kernel that is kept from the CPU while it compares the counter with a timer gets its rate
+/// wrong or mistrusts it; KVM in the host then asks for the guest's clock to be updated again and
+/// again, which looks like a hang of the guest.
+pub(crate) fn clock_words(accel: Accel, append: &[String]) -> Vec<String> {
+    let mut words = Vec::new();
+    if !matches!(accel, Accel::Tcg | Accel::TcgSingle) {
+        return words;
+    }
+    let given = |name: &str| {
+        append.iter().flat_map(|a| a.split_whitespace()).any(|word| word.starts_with(name))
+    };
+    if let Some(khz) = host::tsc_khz().filter(|_| !given("tsc_early_khz=")) {
+        words.push(format!("tsc_early_khz={khz}"));
+    }
+    if !given("tsc=") {
+        words.push("tsc=reliable".to_owned());
+    }
+    words
+}
+
 /// What the guest boots: the kernel as the monitor starts it fastest, and its userspace.
 pub(crate) fn guest_files(spec: &BootSpec, found: &Found) -> Result<[Vec<u8>; 2], BootError> {
     let initrd = match &spec.initrd {
-        Some(path) => std::fs::read(path).map_err(|e| BootError::Initrd {
-            path: path.into(),
-            reason: e.to_string(),
-        })?,
+        Some(path) => std::fs::read(path)
+            .map_err(|e| BootError::Initrd { path: path.into(), reason: e.to_string() })?,
         None => boot::own_initramfs(spec)?,
     };
     Ok([unpacked(found), initrd])
@@ -73,16 +91,20 @@ fn unpacked(found: &Found) -> Vec<u8> {
         .unwrap_or_else(|| found.bytes.to_vec())
 }
 
-/// The initramfs of the host: init, the monitor, and the guest's files.
-pub(crate) fn host_initramfs(spec: &BootSpec, found: &Found) -> Result<Vec<u8>, BootError> {
+/// The initramfs of the host: init, the monitor, and the guest's files. `line` is the guest's command
+/// line.
+pub(crate) fn host_initramfs(
+    spec: &BootSpec,
+    found: &Found,
+    line: &str,
+) -> Result<Vec<u8>, BootError> {
     let [kernel, initrd] = guest_files(spec, found)?;
     let words = |pair: [&str; 2]| pair.map(str::to_owned);
-    let line = boot::command_line(&spec.append);
     let (smp, memory) = (spec.smp.to_string(), spec.memory.to_string());
     let arguments: Vec<String> = std::iter::once("boot".to_owned())
         .chain(words(["--kernel", KERNEL]))
         .chain(words(["--initrd", INITRD]))
-        .chain(words(["--append", &line]))
+        .chain(words(["--append", line]))
         .chain(words(["--smp", &smp]))
         .chain(words(["--memory", &memory]))
         .chain(words(["--out", CHANNEL]))
@@ -131,10 +153,8 @@ pub(crate) fn run(
     case.guest = inside.judge.userspace().facts.clone();
     case.timeline = boot::timeline(&inside.judge);
     case.jobs_failed = inside.judge.userspace().failed_job().is_some();
-    case.nested_host = Some(NestedHost {
-        guest: host.userspace().facts.clone(),
-        monitor_ms: inside.heard_ms,
-    });
+    case.nested_host =
+        Some(NestedHost { guest: host.userspace().facts.clone(), monitor_ms: inside.heard_ms });
     case.gaps.extend(gaps(inside, host));
     machine.end(&mut pair)?;
 
@@ -170,7 +190,15 @@ fn watch(
         ms => Some(machine.started() + Duration::from_millis(ms)),
     };
     let mut status_at = Instant::now();
+    let mut pace = Pace { last: None };
     loop {
+        // A host with several CPUs of which one works looks as if it got little; then a proof takes
+        // longer.
+        if pair.inside.heard_ms.is_some()
+            && let Some(share) = pace.measure(machine)
+        {
+            pair.inside.share = share;
+        }
         let (now, t) = (Instant::now(), machine.now_ms());
         let over = if interrupted.load(Ordering::Relaxed) {
             Some(EventKind::Interrupted)
@@ -197,6 +225,32 @@ fn watch(
         // The judge may ask for looks that only the monitor can give.
         let until = until.max(now + Duration::from_millis(5));
         machine.step(deadline.map_or(until, |d| until.min(d)), pair)?;
+    }
+}
+
+/// How much of the time that passes the host really gets.
+struct Pace {
+    /// When it was measured last, and the CPU time that QEMU's threads had used by then, both in
+    /// microseconds.
+    last: Option<(u64, u64)>,
+}
+
+impl Pace {
+    /// Less is too short to divide by.
+    const SHORTEST_US: u64 = 50_000;
+
+    /// The part since the last time, 0 to 1; none where too little has passed.
+    fn measure(&mut self, machine: &mut Machine) -> Option<f64> {
+        let now = machine.now_ms() * 1000;
+        let elapsed = now.saturating_sub(self.last.map_or(0, |(then, _)| then));
+        if elapsed < Self::SHORTEST_US {
+            return None;
+        }
+        let (used, threads) = machine.vcpu_time_us()?;
+        let before = self.last.replace((now, used));
+        let (_, used_before) = before?;
+        let given = used.saturating_sub(used_before) as f64 / f64::from(threads);
+        Some((given / elapsed as f64).clamp(0.0, 1.0))
     }
 }
 
@@ -263,10 +317,10 @@ impl Sink for Pair<'_> {
     }
 
     fn event(&mut self, event: Event) {
-        if let EventKind::Init { line } = &event.kind {
-            if line.is_empty() || self.inside.take(event.t, line, self.observer) {
-                return;
-            }
+        if let EventKind::Init { line } = &event.kind
+            && (line.is_empty() || self.inside.take(event.t, line, self.observer))
+        {
+            return;
         }
         let bytes = match event.kind {
             EventKind::Console { .. } => std::mem::take(&mut self.pending),

@@ -58,6 +58,27 @@ fn vulnerabilities(dir: &Path) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// Ticks of this host's time stamp counter in a millisecond, to about a thousandth; none where there
+/// is no such counter. Takes some 20 ms.
+///
+/// QEMU's translator gives it to its guests as it is (`cpu_get_tsc`), whatever the CPU model says.
+pub fn tsc_khz() -> Option<u64> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::time::{Duration, Instant};
+        const LONG: Duration = Duration::from_millis(20);
+        // SAFETY: RDTSC is there on every x86-64 CPU and has no effect.
+        let now = || (Instant::now(), unsafe { core::arch::x86_64::_rdtsc() });
+        let (begun, from) = now();
+        std::thread::sleep(LONG);
+        let (ended, to) = now();
+        let ns = u64::try_from(ended.duration_since(begun).as_nanos()).ok()?;
+        to.checked_sub(from)?.checked_mul(1_000_000)?.checked_div(ns).filter(|khz| *khz > 0)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    None
+}
+
 /// CPU time in microseconds that thread `thread` of process `process` has been given; none where
 /// the kernel does not tell (no schedstat and no such thread).
 pub fn thread_cpu_time_us(process: u32, thread: u32) -> Option<u64> {
@@ -75,6 +96,12 @@ mod tests {
     fn memory_is_in_bytes() {
         assert_eq!(memory_total("MemTotal:       24 kB\nMemFree: 1 kB\n"), 24 * 1024);
         assert_eq!(memory_total("nothing"), 0);
+    }
+
+    #[test]
+    fn the_counter_runs_evenly() {
+        let (one, two) = (tsc_khz().unwrap(), tsc_khz().unwrap());
+        assert!(one.abs_diff(two) * 20 < one, "{one} and {two} kHz");
     }
 
     #[test]

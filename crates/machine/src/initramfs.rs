@@ -224,7 +224,8 @@ mod tests {
     #[test]
     fn the_same_contents_give_the_same_bytes() {
         let (modules, program) = contents();
-        let contents = Contents { init: b"init", modules: &modules, program: Some(&program), files: &[] };
+        let contents =
+            Contents { init: b"init", modules: &modules, program: Some(&program), files: &[] };
         assert_eq!(build(contents).unwrap(), build(contents).unwrap());
     }
 
@@ -232,7 +233,8 @@ mod tests {
     fn two_files_at_one_path_are_refused() {
         let (_, mut program) = contents();
         program.interpreters.push(("/init".into(), b"other".to_vec()));
-        let contents = Contents { init: b"init", modules: &[], program: Some(&program), files: &[] };
+        let contents =
+            Contents { init: b"init", modules: &[], program: Some(&program), files: &[] };
         assert_eq!(build(contents), Err(InitramfsError::Twice { path: "/init".into() }));
     }
 
@@ -240,8 +242,13 @@ mod tests {
     #[test]
     fn cpio_lists_what_was_packed() {
         let (modules, program) = contents();
-        let bytes =
-            build(Contents { init: b"init", modules: &modules, program: Some(&program), files: &[] }).unwrap();
+        let bytes = build(Contents {
+            init: b"init",
+            modules: &modules,
+            program: Some(&program),
+            files: &[],
+        })
+        .unwrap();
         let listing = match cpio(&["-itv", "--quiet"], &bytes) {
             Ok(listing) => listing,
             Err(e) => {

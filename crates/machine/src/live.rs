@@ -409,6 +409,20 @@ impl Machine {
         Ok(samples)
     }
 
+    /// CPU time that this host gave to the threads of the virtual CPUs so far, in microseconds, and how
+    /// many there are; none where the host does not tell.
+    pub fn vcpu_time_us(&mut self) -> Option<(u64, u32)> {
+        if self.vcpu_threads.is_empty() {
+            self.vcpu_threads = self.read_vcpu_threads().ok()?;
+        }
+        let mut threads = self.vcpu_threads.clone();
+        threads.sort_unstable();
+        threads.dedup();
+        let times = threads.iter().map(|t| crate::host::thread_cpu_time_us(self.child.id(), *t));
+        let sum = times.sum::<Option<u64>>()?;
+        Some((sum, threads.len() as u32)).filter(|(_, n)| *n > 0)
+    }
+
     fn read_vcpu_threads(&mut self) -> Result<Vec<u32>, QmpError> {
         let reply = self.qmp.command("query-cpus-fast", json!({}), COMMAND_LIMIT)?;
         let threads = reply.as_array().map(Vec::as_slice).unwrap_or_default();

@@ -10,6 +10,7 @@ pub mod check_sarif;
 pub mod check_testcase;
 pub mod config;
 pub mod crash;
+pub mod emulation;
 pub mod explain;
 pub mod explain_mail;
 pub mod matrix;

@@ -17,7 +17,9 @@ const SERIAL_SIZE: u16 = 8;
 const DEBUGCON: u16 = 0xe9;
 /// Index and data of the CMOS clock.
 const CLOCK: std::ops::RangeInclusive<u16> = 0x70..=0x71;
-/// Command port of the keyboard controller; 0xfe pulses the CPU's reset line.
+/// Command port of the keyboard controller; 0xfe pulses the CPU's reset line. There is nothing else of
+/// it: it reads as an empty bus, since a controller that is there and silent keeps Linux waiting for
+/// seconds with interrupts off (`i8042_command` in drivers/input/serio/i8042.c).
 const KEYBOARD: u16 = 0x64;
 const KEYBOARD_RESET: u8 = 0xfe;
 /// Reset control register of Intel chipsets; bit 2 resets.
@@ -86,9 +88,11 @@ impl Write for Outbox {
     }
 }
 
+type SerialPort = Mutex<Serial<Line, NoEvents, Outbox>>;
+
 /// Every port. Shared by the virtual CPUs.
 pub(crate) struct Ports {
-    serial: [Mutex<Serial<Line, NoEvents, Outbox>>; 2],
+    serial: [SerialPort; 2],
     /// What the first serial port said.
     pub(crate) console: Outbox,
     /// What was said on the channel of kolumbo's init: debug console or second serial port.
@@ -140,8 +144,6 @@ impl Ports {
             DEBUGCON => *byte = DEBUGCON as u8,
             // No time: a clock that stands still at 0 is one that is never being updated.
             _ if CLOCK.contains(&port) => *byte = 0,
-            // The keyboard controller is ready for a command.
-            KEYBOARD => *byte = 0,
             PANIC => *byte = PANICKED,
             _ => {
                 if let Some((serial, offset)) = self.serial_at(port) {
@@ -152,7 +154,7 @@ impl Ports {
         }
     }
 
-    fn serial_at(&self, port: u16) -> Option<(&Mutex<Serial<Line, NoEvents, Outbox>>, u8)> {
+    fn serial_at(&self, port: u16) -> Option<(&SerialPort, u8)> {
         SERIAL_PORTS.iter().zip(&self.serial).find_map(|(&(first, _), serial)| {
             let offset = port.checked_sub(first).filter(|&o| o < SERIAL_SIZE)?;
             Some((serial, offset as u8))
@@ -189,7 +191,7 @@ mod tests {
             ports.read(port, &mut byte);
             byte[0]
         };
-        assert_eq!((read(0xe9), read(0x71), read(0x64), read(0x80)), (0xe9, 0, 0, 0xff));
+        assert_eq!((read(0xe9), read(0x71), read(0x64), read(0x80)), (0xe9, 0, 0xff, 0xff));
         assert_eq!(ports.write(0x64, &[0xfe]), Asked::Reset);
         assert_eq!(ports.write(0x64, &[0x20]), Asked::GoOn);
         assert_eq!(ports.write(0xcf9, &[6]), Asked::Reset);

@@ -9,9 +9,9 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use kolumbo_case::emulation::{Difference, FormResult, Outcome, Place};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs};
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use serde::{Deserialize, Serialize};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::monitor::{self, MonitorError, kvm, system};
@@ -133,67 +133,6 @@ const TRIALS: [(u32, u32, u32); 8] = [
     (1, 2, 0),
 ];
 
-/// Where the operand lies that is emulated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Place {
-    /// The page of the local APIC.
-    Apic,
-    /// A page that this program serves.
-    Device,
-}
-
-/// What became of one form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// Emulated and executed alike.
-    Ok,
-    /// Flags or result differ.
-    Differs,
-    /// The hypervisor refuses to emulate it.
-    Refused,
-    /// The time was over before it.
-    NotRun,
-}
-
-/// One instruction form on one kind of address.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FormResult {
-    /// As GNU as would read it.
-    pub form: String,
-    /// Where the operand lay.
-    pub place: Place,
-    /// What became of it.
-    pub outcome: Outcome,
-    /// How often it was run.
-    pub trials: u32,
-    /// How often it differed.
-    pub differing: u32,
-    /// The first that differed.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub first: Option<Difference>,
-}
-
-/// A run of one form whose results differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Difference {
-    /// The operand in memory before.
-    pub memory: u32,
-    /// The other operand.
-    pub operand: u32,
-    /// Flags before, of those that arithmetic changes.
-    pub flags_before: u32,
-    /// Flags register after the CPU executed it.
-    pub flags_executed: u32,
-    /// Flags register after it was emulated.
-    pub flags_emulated: u32,
-    /// The memory operand after the CPU executed it.
-    pub memory_executed: u32,
-    /// The memory operand after it was emulated.
-    pub memory_emulated: u32,
-}
-
 /// Runs every form on every kind of address, as far as `limit` allows.
 ///
 /// # Errors
@@ -236,14 +175,7 @@ pub fn run(limit: Duration) -> Result<Vec<FormResult>, MonitorError> {
 }
 
 fn result(form: &Form, place: Place, outcome: Outcome) -> FormResult {
-    FormResult {
-        form: form.name.to_owned(),
-        place,
-        outcome,
-        trials: 0,
-        differing: 0,
-        first: None,
-    }
+    FormResult { form: form.name.to_owned(), place, outcome, trials: 0, differing: 0, first: None }
 }
 
 fn run_form(
@@ -262,8 +194,7 @@ fn run_form(
     let mut sregs = vcpu.get_sregs().map_err(kvm("read the CPU's registers"))?;
     vcpu::flat_segments(&mut sregs);
     vcpu.set_sregs(&sregs).map_err(kvm("set the CPU's registers"))?;
-    let regs =
-        kvm_regs { rip: CODE, rsp: STACK, rflags: vcpu::FLAGS_FIXED, ..Default::default() };
+    let regs = kvm_regs { rip: CODE, rsp: STACK, rflags: vcpu::FLAGS_FIXED, ..Default::default() };
     vcpu.set_regs(&regs).map_err(kvm("set the CPU's registers"))?;
     let outcome = serve(vcpu)?;
     if outcome != Outcome::Ok {

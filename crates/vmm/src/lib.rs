@@ -9,8 +9,8 @@
 mod devices;
 pub mod flags;
 mod load;
-mod mptable;
 mod monitor;
+mod mptable;
 pub mod program;
 mod vcpu;
 pub mod words;

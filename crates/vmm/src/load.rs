@@ -112,11 +112,8 @@ pub(crate) struct Inputs<'a> {
 /// Fills `memory` for a boot.
 pub(crate) fn load(memory: &GuestMemoryMmap, inputs: Inputs<'_>) -> Result<Start, LoadError> {
     let refused = |reason: String| LoadError::Kernel { path: inputs.kernel.to_owned(), reason };
-    let unreadable = |source| LoadError::File {
-        role: "kernel",
-        path: inputs.kernel.to_owned(),
-        source,
-    };
+    let unreadable =
+        |source| LoadError::File { role: "kernel", path: inputs.kernel.to_owned(), source };
     let mut file = File::open(inputs.kernel).map_err(unreadable)?;
     let mut magic = [0u8; 4];
     file.read_exact(&mut magic).map_err(unreadable)?;
@@ -140,9 +137,8 @@ pub(crate) fn load(memory: &GuestMemoryMmap, inputs: Inputs<'_>) -> Result<Start
     }
     let loaded = BzImage::load(memory, None, &mut file, high)
         .map_err(|e| refused(format!("{e}; hand over an ELF vmlinux or a bzImage")))?;
-    let header = loaded
-        .setup_header
-        .ok_or_else(|| refused("its setup header cannot be read".to_owned()))?;
+    let header =
+        loaded.setup_header.ok_or_else(|| refused("its setup header cannot be read".to_owned()))?;
     // Where the kernel unpacks itself lies within init_size behind its preferred address (boot
     // protocol 2.10); older ones say neither and need less.
     let (preferred, size) = match header.version {
@@ -187,8 +183,7 @@ fn put_initrd(
     limit: u64,
 ) -> Result<Option<(u64, u64)>, LoadError> {
     let Some(path) = inputs.initrd else { return Ok(None) };
-    let unreadable =
-        |source| LoadError::File { role: "initramfs", path: path.to_owned(), source };
+    let unreadable = |source| LoadError::File { role: "initramfs", path: path.to_owned(), source };
     let mut file = File::open(path).map_err(unreadable)?;
     let size = file.metadata().map_err(unreadable)?.len();
     let end = inputs.memory.min(limit.saturating_add(1));
@@ -197,8 +192,8 @@ fn put_initrd(
     let Some(address) = address else {
         return Err(LoadError::Room { what: "initramfs", size, room });
     };
-    let length = usize::try_from(size)
-        .map_err(|_| LoadError::Room { what: "initramfs", size, room })?;
+    let length =
+        usize::try_from(size).map_err(|_| LoadError::Room { what: "initramfs", size, room })?;
     memory
         .read_exact_volatile_from(GuestAddress(address), &mut file, length)
         .map_err(|e| LoadError::Memory { what: "initramfs", reason: e.to_string() })?;
@@ -322,8 +317,7 @@ mod tests {
     fn an_elf_kernel_enters_by_pvh() {
         let (kernel, initrd) = (file(&elf(true)), file(&[7u8; 5000]));
         let memory = memory();
-        let start =
-            load(&memory, inputs(kernel.path(), Some(initrd.path()), "quiet")).unwrap();
+        let start = load(&memory, inputs(kernel.path(), Some(initrd.path()), "quiet")).unwrap();
         assert_eq!((start.entry, start.protocol), (0x10_0000, "pvh"));
         let info: hvm_start_info = memory.read_obj(GuestAddress(start.info)).unwrap();
         assert_eq!((info.magic, info.nr_modules, info.memmap_entries), (0x336e_c578, 1, 2));

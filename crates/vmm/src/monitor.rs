@@ -21,9 +21,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::devices::{Asked, Ports, SERIAL_PORTS};
 use crate::load::{self, Inputs, LEAST_MEMORY, LoadError, MOST_MEMORY, Start};
 use crate::vcpu;
-use crate::words::{
-    self, CONSOLE_CHUNK, End, LINE_LIMIT, Look, MARK, MOST_CPUS, Message,
-};
+use crate::words::{self, CONSOLE_CHUNK, End, LINE_LIMIT, Look, MARK, MOST_CPUS, Message};
 
 /// How often what the guest said is fetched.
 const TICK: Duration = Duration::from_millis(20);
@@ -196,10 +194,7 @@ impl Monitor {
             ports: Ports::new([first?, second?]),
             memory,
             stop: AtomicBool::new(false),
-            pause: Mutex::new(Pause {
-                looks: vec![(0, None); vcpus.len()],
-                ..Pause::default()
-            }),
+            pause: Mutex::new(Pause { looks: vec![(0, None); vcpus.len()], ..Pause::default() }),
             changed: Condvar::new(),
             threads: vcpus.iter().map(|_| AtomicI32::new(0)).collect(),
         });
@@ -488,6 +483,7 @@ pub fn trouble_line(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    text.truncate(text.floor_char_boundary(LINE_LIMIT / 8 - MARK.len()));
+    // A character may take twelve of JSON.
+    let text = text.chars().take((LINE_LIMIT - MARK.len()) / 16).collect();
     words::to_line(&Message::Trouble { text })
 }

@@ -83,9 +83,7 @@ fn obey(order: Order, out: &mut dyn Write) -> Result<(), monitor::MonitorError> 
             let line = to_line(&Message::Flags { forms, ms });
             out.write_all(line.as_bytes()).map_err(monitor::system("say the results"))
         }
-        Order::Help => {
-            out.write_all(HELP.as_bytes()).map_err(monitor::system("print the help"))
-        }
+        Order::Help => out.write_all(HELP.as_bytes()).map_err(monitor::system("print the help")),
     }
 }
 

@@ -7,9 +7,7 @@
 use std::os::fd::AsRawFd;
 
 use kolumbo_case::VcpuRegisters;
-use kvm_bindings::{
-    CpuId, KVM_MP_STATE_RUNNABLE, kvm_dtable, kvm_regs, kvm_segment, kvm_sregs,
-};
+use kvm_bindings::{CpuId, KVM_MP_STATE_RUNNABLE, kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 

@@ -5,9 +5,8 @@
 //! [`Message`].
 
 use kolumbo_case::VcpuRegisters;
+use kolumbo_case::emulation::FormResult;
 use serde::{Deserialize, Serialize};
-
-use crate::flags::FormResult;
 
 /// Every line starts with this mark, which carries the version, and one space.
 pub const MARK: &str = "kolumbo-vmm/1";
@@ -142,7 +141,8 @@ pub fn parse_line(line: &str) -> Result<Message, LineError> {
     if line.len() > LINE_LIMIT {
         return Err(LineError::TooLong { length: line.len() });
     }
-    let rest = line.strip_prefix(MARK).and_then(|r| r.strip_prefix(' ')).ok_or(LineError::NoMark)?;
+    let rest =
+        line.strip_prefix(MARK).and_then(|r| r.strip_prefix(' ')).ok_or(LineError::NoMark)?;
     serde_json::from_str(rest).map_err(|e| LineError::Unreadable { reason: e.to_string() })
 }
 

@@ -105,7 +105,8 @@ impl Ingredients {
             ..Program::default()
         };
         let init = format!("#!{BUSYBOX} sh\n{script}\n");
-        let contents = Contents { init: init.as_bytes(), modules: &[], program: Some(&busybox), files: &[] };
+        let contents =
+            Contents { init: init.as_bytes(), modules: &[], program: Some(&busybox), files: &[] };
         let path = folder.join("initrd");
         let bytes = initramfs::build(contents).map_err(|e| e.to_string())?;
         std::fs::write(&path, bytes).map_err(|e| e.to_string())?;

@@ -1,0 +1,84 @@
+//! `kolumbo prove --host-kvm`: does a hypervisor emulate instructions as the CPU executes them?
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueHint};
+use kolumbo_case::emulation::{EmulationFile, Outcome as Form};
+use kolumbo_case::{Accel, BootSpec, HostSpec};
+use kolumbo_lab::boot::Request;
+use kolumbo_lab::{emulation, size};
+
+use crate::boot;
+use crate::exit::Outcome;
+
+/// Arguments of the test of emulated instructions.
+#[derive(Debug, Args)]
+pub(crate) struct HostKvmArgs {
+    /// Compare the flags of emulated instructions with those of the CPU, on this machine's KVM or, with
+    /// --host-kernel, on that of a kernel in QEMU. Takes a second or two
+    #[arg(long)]
+    pub(crate) host_kvm: bool,
+
+    /// The kernel whose KVM is tested, in QEMU (default: this machine's)
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath, requires = "host_kvm")]
+    pub(crate) host_kernel: Option<PathBuf>,
+
+    /// Words for that kernel's command line; may be given more than once
+    #[arg(long, value_name = "STR", allow_hyphen_values = true, requires = "host_kernel")]
+    pub(crate) host_append: Vec<String>,
+
+    /// That kernel's memory
+    #[arg(long, default_value = "512M", value_parser = size::parse_memory, value_name = "SIZE", requires = "host_kernel")]
+    pub(crate) host_memory: u64,
+
+    /// QEMU's CPU model, one that can run guests: EPYC-Rome,+svm,+npt
+    #[arg(long, value_name = "MODEL", requires = "host_kernel")]
+    pub(crate) cpu: Option<String>,
+
+    /// How QEMU runs that kernel
+    #[arg(long, default_value_t = Accel::Auto, value_name = "ACCEL", requires = "host_kernel")]
+    pub(crate) accel: Accel,
+}
+
+/// Runs the test; `limit_ms` is the time limit of everything.
+pub(crate) fn run(args: &HostKvmArgs, limit_ms: u64, json: bool) -> Result<Outcome> {
+    let file = match &args.host_kernel {
+        None => emulation::of_this_machine(Duration::from_millis(limit_ms))?,
+        Some(kernel) => emulation::under(&request(args, kernel.display().to_string(), limit_ms)?)?,
+    };
+    let mut out = std::io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, &file)?;
+        writeln!(out)?;
+    } else {
+        out.write_all(kolumbo_report::emulation::report(&file).as_bytes())?;
+    }
+    Ok(outcome(&file))
+}
+
+fn outcome(file: &EmulationFile) -> Outcome {
+    match (file.count(Form::Differs), file.count(Form::Ok)) {
+        (0, 0) => Outcome::Unknown,
+        (0, _) => Outcome::Done,
+        _ => Outcome::Findings,
+    }
+}
+
+fn request(args: &HostKvmArgs, kernel: String, limit_ms: u64) -> Result<Request> {
+    let host =
+        HostSpec { kernel, smp: 1, memory: args.host_memory, append: args.host_append.clone() };
+    Ok(Request {
+        spec: BootSpec {
+            cpu: args.cpu.clone(),
+            accel: args.accel,
+            timeout_ms: limit_ms,
+            host: Some(host),
+            ..BootSpec::default()
+        },
+        cache: boot::cache_folder().context("finding where packages are unpacked")?,
+        ..Request::default()
+    })
+}
