@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use kolumbo_case::file::CaseState;
 use kolumbo_case::{
-    Accel, BootSpec, CASE_FORMAT_VERSION, CaseFile, Event, EventKind, Evidence, Phase, Verdict,
-    VerdictKind,
+    Accel, BootSpec, CASE_FORMAT_VERSION, CaseFile, Engine, Event, EventKind, Evidence, Phase,
+    Verdict, VerdictKind,
 };
 use kolumbo_judge::{Decision, Judge, Params};
 use kolumbo_machine::initramfs::{self, Contents, InitramfsError};
@@ -24,9 +24,9 @@ use crate::folder::{FolderError, FolderWriter};
 use crate::inputs;
 use crate::inside::letters;
 use crate::kernel::{self, Found, KernelError};
-use crate::nested;
 use crate::standstill;
 use crate::symbolise::Symboliser;
+use crate::{monitored, nested};
 
 /// What kolumbo puts first on every kernel command line, unless the user names a console: the
 /// serial console, and the same port for what is printed before it exists.
@@ -223,7 +223,7 @@ pub fn prepare(request: &Request) -> Result<Prepared, BootError> {
     Ok(Prepared { found, plan, initramfs, accel_reason, may_fall_back, params, host })
 }
 
-fn check_spec(request: &Request) -> Result<(), BootError> {
+pub(crate) fn check_spec(request: &Request) -> Result<(), BootError> {
     let spec = &request.spec;
     let contradiction = |reason: &str| BootError::Contradiction { reason: reason.to_owned() };
     if spec.initrd.is_some() && !(spec.modules.is_empty() && spec.exec.is_empty()) {
@@ -231,17 +231,21 @@ fn check_spec(request: &Request) -> Result<(), BootError> {
             "--module and --exec need kolumbo's own init; they cannot be used with --initrd",
         ));
     }
-    if let Some(host) = &spec.host {
-        if host.smp == 0 || host.memory <= spec.memory {
-            return Err(contradiction(
-                "the host needs at least one CPU, and more memory than its guest",
-            ));
-        }
-        if request.gdb.is_some() || request.interactive {
-            return Err(contradiction(
-                "--gdb and --interactive reach the host only, not the guest inside it",
-            ));
-        }
+    if spec.host.as_ref().is_some_and(|host| host.smp == 0 || host.memory <= spec.memory) {
+        return Err(contradiction(
+            "the host needs at least one CPU, and more memory than its guest",
+        ));
+    }
+    let by_monitor = spec.host.is_some() || spec.engine == Engine::Vmm;
+    if by_monitor && (request.gdb.is_some() || request.interactive) {
+        return Err(contradiction(
+            "--gdb and --interactive are for guests of QEMU; kolumbo's monitor has neither",
+        ));
+    }
+    if spec.engine == Engine::Vmm && (spec.host.is_some() || spec.accel != Accel::Auto) {
+        return Err(contradiction(
+            "--engine vmm runs the guest on this machine's KVM; --host-kernel and --accel are for QEMU",
+        ));
     }
     if spec.smp == 0 {
         return Err(contradiction("a guest needs at least one CPU"));
@@ -333,12 +337,12 @@ pub fn boot(
         ..CaseFile::default()
     };
     let mut folder = FolderWriter::create(out, &case)?;
-    let outcome = match prepare(request) {
-        Ok(prepared) if prepared.host.is_some() => {
-            nested::run(&prepared, request, &mut case, &mut folder, interrupted, observer)
-        }
-        Ok(prepared) => run(&prepared, request, &mut case, &mut folder, interrupted, observer),
-        Err(e) => Err(e),
+    let outcome = match request.spec.engine {
+        Engine::Vmm => monitored::run(request, &mut case, &mut folder, interrupted, observer),
+        Engine::Qemu => prepare(request).and_then(|prepared| {
+            let run = if prepared.host.is_some() { nested::run } else { run };
+            run(&prepared, request, &mut case, &mut folder, interrupted, observer)
+        }),
     };
     match outcome {
         Ok(()) => {}
@@ -387,7 +391,8 @@ fn run(
     interrupted: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<(), BootError> {
-    let hashes = inputs::hash_in_background(input_files(prepared, request));
+    let hashes =
+        inputs::hash_in_background(input_files(&prepared.found, prepared.host.as_ref(), request));
     let (mut machine, accel, reason) = match start(prepared) {
         Ok(started) => started,
         Err(BootError::Machine(MachineError::Qemu(QemuError::DidNotStart { stderr, .. })))
@@ -568,12 +573,15 @@ impl Sink for Tee<'_> {
     }
 }
 
-pub(crate) fn input_files(prepared: &Prepared, request: &Request) -> Vec<(&'static str, PathBuf)> {
-    let found = &prepared.found;
+pub(crate) fn input_files(
+    found: &Found,
+    host: Option<&Found>,
+    request: &Request,
+) -> Vec<(&'static str, PathBuf)> {
     let mut files = vec![("kernel", found.image.clone())];
     let beside = [("system-map", &found.system_map), ("config", &found.config)];
     files.extend(beside.into_iter().filter_map(|(role, path)| Some((role, path.clone()?))));
-    files.extend(prepared.host.iter().map(|host| ("host-kernel", host.image.clone())));
+    files.extend(host.map(|host| ("host-kernel", host.image.clone())));
     files.extend(request.spec.initrd.iter().map(|p| ("initrd", PathBuf::from(p))));
     let modules = request.spec.modules.iter().map(|m| inputs::split_module(m).0.to_owned());
     files.extend(modules.map(|path| ("module", path)));

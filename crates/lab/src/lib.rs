@@ -11,6 +11,7 @@ pub mod inputs;
 mod inside;
 pub mod kernel;
 pub mod matrix;
+mod monitored;
 mod nested;
 pub mod package;
 pub mod size;

@@ -91,6 +91,14 @@ fn unpacked(found: &Found) -> Vec<u8> {
         .unwrap_or_else(|| found.bytes.to_vec())
 }
 
+/// What the monitor is told: the places of kernel and initramfs, and the guest's command line.
+pub(crate) fn monitor_arguments(spec: &BootSpec, files: [&str; 2], line: &str) -> Vec<String> {
+    let [kernel, initrd] = files;
+    let (smp, memory) = (spec.smp.to_string(), spec.memory.to_string());
+    let words = ["boot", "--kernel", kernel, "--initrd", initrd, "--append", line];
+    words.iter().chain(&["--smp", &smp, "--memory", &memory]).map(|w| (*w).to_owned()).collect()
+}
+
 /// The initramfs of the host: init, the monitor, and the guest's files. `line` is the guest's command
 /// line.
 pub(crate) fn host_initramfs(
@@ -99,16 +107,8 @@ pub(crate) fn host_initramfs(
     line: &str,
 ) -> Result<Vec<u8>, BootError> {
     let [kernel, initrd] = guest_files(spec, found)?;
-    let words = |pair: [&str; 2]| pair.map(str::to_owned);
-    let (smp, memory) = (spec.smp.to_string(), spec.memory.to_string());
-    let arguments: Vec<String> = std::iter::once("boot".to_owned())
-        .chain(words(["--kernel", KERNEL]))
-        .chain(words(["--initrd", INITRD]))
-        .chain(words(["--append", line]))
-        .chain(words(["--smp", &smp]))
-        .chain(words(["--memory", &memory]))
-        .chain(words(["--out", CHANNEL]))
-        .collect();
+    let mut arguments = monitor_arguments(spec, [KERNEL, INITRD], line);
+    arguments.extend(["--out", CHANNEL].map(str::to_owned));
     let folders = program_file::configured_folders(Path::new("/etc/ld.so.conf"));
     let program = program_file::read_program(&monitor()?, &arguments, &folders)?;
     Ok(initramfs::build(Contents {
@@ -128,7 +128,11 @@ pub(crate) fn run(
     interrupted: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<(), BootError> {
-    let hashes = inputs::hash_in_background(boot::input_files(prepared, request));
+    let hashes = inputs::hash_in_background(boot::input_files(
+        &prepared.found,
+        prepared.host.as_ref(),
+        request,
+    ));
     let (mut machine, accel, reason) = boot::start(prepared)?;
     case.qemu.version = machine.version().to_owned();
     case.qemu.argv = machine.argv().to_vec();

@@ -9,11 +9,13 @@ pub mod initramfs;
 pub mod kvm;
 pub mod live;
 pub mod module_file;
+pub mod monitor;
 pub mod program_file;
 pub mod qemu;
 pub mod qmp;
 pub mod registers_x86;
 
 pub use live::{Machine, MachineError, Sink};
+pub use monitor::Monitor;
 pub use qemu::{Plan, QemuError};
 pub use qmp::{QmpClient, QmpError};

@@ -60,7 +60,7 @@ pub enum MachineError {
     },
 }
 
-fn system(doing: &'static str) -> impl Fn(std::io::Error) -> MachineError {
+pub(crate) fn system(doing: &'static str) -> impl Fn(std::io::Error) -> MachineError {
     move |source| MachineError::System { doing, source }
 }
 
@@ -589,7 +589,7 @@ pub(crate) fn pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// A file without a name that holds `bytes`; it is gone with its last descriptor.
-fn memory_file(bytes: &[u8]) -> std::io::Result<File> {
+pub(crate) fn memory_file(bytes: &[u8]) -> std::io::Result<File> {
     let fd = rustix::fs::memfd_create("kolumbo-initramfs", rustix::fs::MemfdFlags::CLOEXEC)?;
     let mut file = File::from(fd);
     file.write_all(bytes)?;
@@ -604,7 +604,7 @@ fn start_error(plan: &Plan, source: std::io::Error) -> MachineError {
 }
 
 #[allow(unsafe_code)] // pre_exec is the only way to run something between fork and exec.
-fn spawn(
+pub(crate) fn spawn(
     argv: &[String],
     inherited: &[OwnedFd],
     console: OwnedFd,
