@@ -82,7 +82,10 @@ fn accel(case: &CaseFile) -> String {
         "" => String::new(),
         reason => format!(" ({reason})"),
     };
-    format!("{}{reason}, QEMU {}", case.qemu.accel, case.qemu.version)
+    match case.qemu.version.as_str() {
+        "" => format!("{}{reason}", case.qemu.accel),
+        version => format!("{}{reason}, QEMU {version}", case.qemu.accel),
+    }
 }
 
 fn phases(case: &CaseFile, verdict: &Verdict) -> String {
