@@ -6,5 +6,6 @@
 
 pub mod build;
 pub mod config;
+pub mod fetch;
 pub mod kconfig;
 pub mod stack;

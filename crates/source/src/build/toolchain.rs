@@ -10,9 +10,12 @@ use std::process::{Command, Stdio};
 use kolumbo_case::ToolchainFacts;
 use thiserror::Error;
 
-/// What belongs to clang when the whole LLVM toolchain is used (Documentation/kbuild/llvm.rst).
-const LLVM_TOOLS: [(&str, &str); 7] = [
+/// What belongs to clang when the whole LLVM toolchain is used (Documentation/kbuild/llvm.rst). objtool is
+/// linked with HOSTLD (tools/scripts/Makefile.include).
+const LLVM_TOOLS: [(&str, &str); 9] = [
     ("LD", "ld.lld"),
+    ("HOSTLD", "ld.lld"),
+    ("HOSTAR", "llvm-ar"),
     ("AR", "llvm-ar"),
     ("NM", "llvm-nm"),
     ("OBJCOPY", "llvm-objcopy"),
