@@ -22,6 +22,7 @@ pub mod value;
 pub mod code;
 pub mod explain;
 pub mod frames;
+pub mod kept;
 pub mod member;
 pub mod provenance;
 pub mod spin;

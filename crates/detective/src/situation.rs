@@ -115,6 +115,7 @@ impl Situation {
             gs_base: self.gs_base,
             rsp: self.register(Gpr::RSP),
             rip: self.absolute_rip(),
+            canary: None,
             five_levels: self.five_levels,
         }
     }

@@ -25,6 +25,8 @@ pub struct Landmarks {
     pub rsp: Option<u64>,
     /// Instruction pointer.
     pub rip: Option<u64>,
+    /// The stack canary of the CPU, where it was read.
+    pub canary: Option<u64>,
     /// Page tables have five levels, so that addresses have 57 bits.
     pub five_levels: bool,
 }
@@ -65,6 +67,9 @@ fn meaning(kind: &'static str, text: impl Into<String>) -> Option<Meaning> {
 
 /// What `value` most likely is; `None` where nothing is worth a word.
 pub fn recognise(value: u64, marks: &Landmarks) -> Option<Meaning> {
+    if marks.canary == Some(value) && value != 0 {
+        return meaning("stack-canary", "the stack canary of this CPU (%gs:40)");
+    }
     if value >= MAX_ERRNO.wrapping_neg() {
         return error_pointer(value);
     }
@@ -313,8 +318,7 @@ mod tests {
         let marks = Landmarks {
             gs_base: Some(0xffff_96dd_9e40_0000),
             rsp: Some(0xffff_96dd_9e40_3e58),
-            rip: None,
-            five_levels: false,
+            ..Landmarks::default()
         };
         recognise(value, &marks).map_or("", |m| m.kind)
     }

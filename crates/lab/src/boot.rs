@@ -211,6 +211,7 @@ pub fn prepare(request: &Request) -> Result<Prepared, BootError> {
         initrd: spec.initrd.as_ref().map(PathBuf::from),
         cmdline,
         gdb: request.gdb.clone(),
+        breakpoints: false,
         extra: request.qemu_args.clone(),
     };
     if let (Some(host), Some(found)) = (&spec.host, &host) {

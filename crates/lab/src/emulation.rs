@@ -115,6 +115,7 @@ pub fn under(request: &Request) -> Result<EmulationFile, EmulationError> {
         initrd: None,
         cmdline: boot::command_line(&append),
         gdb: None,
+        breakpoints: false,
         extra: request.qemu_args.clone(),
     };
     let machine = Machine::start(&plan, Some(&initramfs)).map_err(BootError::from)?;

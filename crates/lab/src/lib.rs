@@ -5,6 +5,7 @@
 //! console line is understood here.
 
 pub mod boot;
+pub mod calls;
 pub mod emulation;
 pub mod folder;
 pub mod inputs;

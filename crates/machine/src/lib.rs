@@ -4,6 +4,8 @@
 //! line is understood here. May use processes, clocks and sockets. Main types: [`Plan`], the
 //! command line as data, and [`Machine`], one running guest.
 
+pub mod debug;
+pub mod gdb;
 pub mod host;
 pub mod initramfs;
 pub mod kvm;
@@ -15,6 +17,8 @@ pub mod qemu;
 pub mod qmp;
 pub mod registers_x86;
 
+pub use debug::Halt;
+pub use gdb::{GdbClient, GdbError};
 pub use live::{Machine, MachineError, Sink};
 pub use monitor::Monitor;
 pub use qemu::{Plan, QemuError};

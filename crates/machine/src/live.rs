@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::FdFlags;
 use serde_json::json;
 
+use crate::gdb::{GdbClient, GdbError};
 use crate::qemu::{self, Channels, Plan, QemuError};
 use crate::qmp::{QmpClient, QmpError};
 use crate::registers_x86;
@@ -50,6 +51,12 @@ pub enum MachineError {
     /// QEMU's monitor failed while QEMU was alive.
     #[error(transparent)]
     Qmp(#[from] QmpError),
+    /// QEMU's debugger failed while QEMU was alive.
+    #[error(transparent)]
+    Gdb(#[from] GdbError),
+    /// A breakpoint in a guest that was started without.
+    #[error("this guest was started without a debugger; a plan with breakpoints has one")]
+    NoDebugger,
     /// The system refused something.
     #[error("cannot {doing}")]
     System {
@@ -79,6 +86,7 @@ pub struct Machine {
     argv: Vec<String>,
     version: String,
     qmp: QmpClient,
+    debugger: Option<GdbClient>,
     stdin: ChildStdin,
     console: File,
     console_open: bool,
@@ -120,14 +128,23 @@ impl Machine {
         rustix::io::ioctl_fionbio(&console_qemu, true)
             .map_err(|e| system("set up the console's pipe")(e.into()))?;
 
+        let debugger = match plan.breakpoints {
+            true => {
+                Some(UnixStream::pair().map_err(system("make a socket pair for QEMU's debugger"))?)
+            }
+            false => None,
+        };
+        let (debugger, debugger_qemu) = debugger.unzip();
         let channels = Channels {
             init: init_qemu.as_raw_fd(),
             serial: serial_qemu.as_raw_fd(),
             monitor: monitor_qemu.as_raw_fd(),
+            debugger: debugger_qemu.as_ref().map(AsRawFd::as_raw_fd),
         };
         let argv = plan.argv(channels);
         let mut inherited: Vec<OwnedFd> = vec![init_qemu, serial_qemu, monitor_qemu.into()];
         inherited.extend(memory_file.map(OwnedFd::from));
+        inherited.extend(debugger_qemu.map(OwnedFd::from));
         let started = Instant::now();
         let mut child = spawn(&argv, &inherited, console_qemu, stderr_qemu)
             .map_err(|source| start_error(&plan, source))?;
@@ -137,11 +154,14 @@ impl Machine {
         })?;
 
         let qmp = QmpClient::new(monitor).map_err(system("set up QEMU's monitor"))?;
+        let debugger =
+            debugger.map(GdbClient::new).transpose().map_err(system("set up QEMU's debugger"))?;
         let mut machine = Machine {
             child,
             argv,
             version: String::new(),
             qmp,
+            debugger,
             stdin,
             console: console.into(),
             console_open: true,
@@ -162,6 +182,9 @@ impl Machine {
             Err(other) => return Err(other.into()),
         }
         qemu::check_version(&plan.qemu, &machine.version)?;
+        if let Some(debugger) = &mut machine.debugger {
+            debugger.handshake(GREETING_LIMIT)?;
+        }
         Ok(machine)
     }
 
@@ -191,6 +214,11 @@ impl Machine {
     /// QEMU's version, for example `7.2.22`.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// QEMU's debugger, where the plan has breakpoints.
+    pub(crate) fn debugger(&mut self) -> Result<&mut GdbClient, MachineError> {
+        self.debugger.as_mut().ok_or(MachineError::NoDebugger)
     }
 
     /// Milliseconds since QEMU was started.
@@ -257,6 +285,10 @@ impl Machine {
         let [first, second] = &self.lines;
         let lines = [slot_of(&first.file, first.open), slot_of(&second.file, second.open)];
         let stderr = slot_of(&self.stderr, self.stderr_open);
+        // Whoever waits for a stop looks at it then.
+        if let Some(debugger) = self.debugger.as_ref().filter(|d| !d.is_closed()) {
+            fds.push(PollFd::from_borrowed_fd(debugger.fd(), PollFlags::IN));
+        }
         let timeout = Timespec {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(timeout.subsec_nanos()),

@@ -129,6 +129,8 @@ pub struct Plan {
     pub cmdline: String,
     /// A unix socket on which QEMU waits for gdb before the first instruction.
     pub gdb: Option<PathBuf>,
+    /// kolumbo itself sets breakpoints: QEMU waits for it before the first instruction.
+    pub breakpoints: bool,
     /// Further arguments, as given by the user.
     pub extra: Vec<String>,
 }
@@ -143,6 +145,8 @@ pub struct Channels {
     pub serial: RawFd,
     /// One end of a socket pair: QMP.
     pub monitor: RawFd,
+    /// One end of a socket pair: the debugger, where the plan has breakpoints.
+    pub debugger: Option<RawFd>,
 }
 
 impl Plan {
@@ -161,6 +165,10 @@ impl Plan {
         add(&["-serial", "chardev:serial"]);
         add(&["-chardev", &format!("socket,id=monitor,fd={}", channels.monitor)]);
         add(&["-mon", "chardev=monitor,mode=control"]);
+        if let Some(debugger) = channels.debugger {
+            add(&["-chardev", &format!("socket,id=debugger,fd={debugger}")]);
+            add(&["-gdb", "chardev:debugger", "-S"]);
+        }
         // The guest stands still, registers intact, when it resets or powers off: whether to go on
         // is decided outside.
         add(&["-action", "reboot=shutdown,shutdown=pause,panic=none"]);
@@ -245,7 +253,7 @@ mod tests {
 
     #[test]
     fn nothing_listens_on_the_network() {
-        let argv = plan().argv(Channels { init: 6, serial: 8, monitor: 7 });
+        let argv = plan().argv(Channels { init: 6, serial: 9, monitor: 7, debugger: Some(8) });
         let all = argv.join(" ");
         assert!(!all.contains("tcp:") && !all.contains("port=") && !all.contains(" -s "));
         assert!(all.contains("-nic none"));
@@ -258,7 +266,10 @@ mod tests {
     fn the_line_to_paste_has_no_descriptors_and_the_same_machine() {
         let argv = plan().argv_to_paste();
         assert!(!argv.iter().any(|a| a.contains("fd=")));
-        assert_eq!(argv[..12], plan().argv(Channels { init: 6, serial: 8, monitor: 7 })[..12]);
+        assert_eq!(
+            argv[..12],
+            plan().argv(Channels { init: 6, serial: 9, monitor: 7, debugger: None })[..12]
+        );
         let line: Vec<String> = argv.iter().map(|a| quote(a)).collect();
         assert!(line.join(" ").contains("-append 'console=ttyS0 quiet'"));
         assert_eq!(quote("it's"), r"'it'\''s'");
