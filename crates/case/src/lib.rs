@@ -5,6 +5,7 @@
 //! [`CaseFile`] keeps all of that on disk. It may not know files, processes, clocks, QEMU or ELF.
 
 pub mod build;
+pub mod casebook;
 pub mod config;
 pub mod console;
 pub mod contract;
@@ -18,6 +19,7 @@ pub mod guest;
 pub mod hex;
 pub mod matrix;
 pub mod phase;
+pub mod proof;
 pub mod spec;
 pub mod stack;
 pub mod verdict;
@@ -25,6 +27,7 @@ pub mod verdict;
 pub use build::{
     BUILD_FORMAT_VERSION, BuildFailure, BuildFile, BuildState, ToolchainFacts, WarningGroup,
 };
+pub use casebook::{CASEBOOK_FORMAT_VERSION, CaseRun};
 pub use config::{CONFIG_DIFF_VERSION, Cause, CauseKind, ConfigDiff, ConfigSide, OptionChange};
 pub use console::{ConsoleRecord, HeadlineKind};
 pub use crash::{
@@ -44,6 +47,7 @@ pub use finding::{
 pub use guest::{GuestView, ReadError, VcpuRegisters};
 pub use matrix::{MATRIX_FORMAT_VERSION, MatrixFile};
 pub use phase::Phase;
+pub use proof::{PROOF_FORMAT_VERSION, ProofFile};
 pub use spec::{Accel, BootSpec, Engine, HostSpec};
 pub use stack::{STACK_FORMAT_VERSION, StackStatus};
 pub use verdict::{Evidence, Verdict, VerdictKind};

@@ -11,7 +11,7 @@ use toml::{Spanned, Value};
 
 use crate::recipe::{
     AxisWanted, Built, Expect, ImageEdit, KernelWanted, Proof, Recipe, SourceEdit, SourceWanted,
-    Step, When,
+    Step, When, is_of_kernels,
 };
 
 /// What is wrong with a case, and where it stands.
@@ -160,6 +160,10 @@ const BASE_KEYS: &[&str] = &[
     "module",
     "exec",
     "timeout",
+    "host-kernel",
+    "host-smp",
+    "host-memory",
+    "host-append",
     "qemu-opts",
 ];
 
@@ -192,20 +196,18 @@ pub fn parse(name: &str, text: &str) -> Result<Recipe, CaseError> {
     let known = |kernel: &String| kernels.iter().any(|k| k.name == *kernel);
     let mut axes =
         schema.axis.iter().map(|a| places.axis(a.get_ref())).collect::<Result<Vec<_>, _>>()?;
-    match axes.iter().find(|a| a.name == "kernel") {
-        Some(axis) => {
-            if let Some((_, value)) = axis.values.iter().find(|(_, v)| !known(v)) {
-                return Err(CaseError {
-                    place: axis.place.clone(),
-                    reason: format!("there is no [[kernel]] called '{value}'"),
-                });
-            }
+    for axis in axes.iter().filter(|a| is_of_kernels(&a.name)) {
+        if let Some((_, value)) = axis.values.iter().find(|(_, v)| !known(v)) {
+            return Err(CaseError {
+                place: axis.place.clone(),
+                reason: format!("there is no [[kernel]] called '{value}'"),
+            });
         }
-        None => {
-            let values = kernels.iter().map(|k| (k.name.clone(), k.name.clone())).collect();
-            let place = name.to_owned();
-            axes.insert(0, AxisWanted { name: "kernel".to_owned(), values, place });
-        }
+    }
+    if !axes.iter().any(|a| a.name == "kernel") {
+        let values = kernels.iter().map(|k| (k.name.clone(), k.name.clone())).collect();
+        let place = name.to_owned();
+        axes.insert(0, AxisWanted { name: "kernel".to_owned(), values, place });
     }
     let mut proofs = Vec::new();
     for entry in &schema.proof {

@@ -6,6 +6,8 @@
 
 pub mod expect;
 pub mod file;
+pub mod image;
+pub mod kernels;
 pub mod proof;
 pub mod recipe;
 pub mod shelf;

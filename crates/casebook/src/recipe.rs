@@ -22,7 +22,7 @@ pub struct Recipe {
     pub kernels: Vec<KernelWanted>,
     /// What all boots have in common: keys of `[base]` in a matrix file, with their values.
     pub base: Vec<(String, Vec<String>)>,
-    /// What is varied. The axis `kernel` has names of kernels as values.
+    /// What is varied. The axes `kernel` and `host-kernel` have names of kernels as values.
     pub axes: Vec<AxisWanted>,
     /// Cells that are left out.
     pub exclude: Vec<When>,
@@ -124,6 +124,11 @@ pub struct AxisWanted {
     pub values: Vec<(String, String)>,
     /// Where it stands.
     pub place: String,
+}
+
+/// Whether the values of the axis are kernels of the case, by name.
+pub fn is_of_kernels(axis: &str) -> bool {
+    matches!(axis, "kernel" | "host-kernel")
 }
 
 /// Some values of some axes, by label.

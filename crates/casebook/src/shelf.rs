@@ -6,6 +6,8 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use crate::file::{self, CaseError, is_below};
 use crate::recipe::Recipe;
 
@@ -147,6 +149,22 @@ fn read(path: &Path) -> Result<Vec<u8>, ShelfError> {
 }
 
 impl Shelved {
+    /// What tells one run of a case from another, in hexadecimal: a hash over its files and the source that
+    /// the user named.
+    pub fn key(&self, source: Option<&Path>) -> String {
+        let mut digest = Sha256::new();
+        let mut add = |bytes: &[u8]| {
+            digest.update((bytes.len() as u64).to_le_bytes());
+            digest.update(bytes);
+        };
+        for (path, bytes) in &self.files {
+            add(path.as_os_str().as_encoded_bytes());
+            add(bytes);
+        }
+        add(source.map(|s| s.as_os_str().as_encoded_bytes()).unwrap_or_default());
+        digest.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+
     /// Writes the files of the case into `folder`, where builds find its fragments.
     pub fn put_into(&self, folder: &Path) -> Result<(), ShelfError> {
         for (path, bytes) in &self.files {
@@ -190,6 +208,8 @@ mod tests {
         let case = find(folder.to_str().unwrap()).unwrap();
         assert_eq!(case.name, "mine");
         assert_eq!(case.files.len(), 2);
+        assert_eq!(case.key(None), find(BUILTIN[0].name).unwrap().key(None));
+        assert_ne!(case.key(None), case.key(Some(Path::new("/linux"))));
         assert!(matches!(begin(&folder), Err(ShelfError::Occupied { .. })));
         // An error names the file that the user has.
         let file = folder.join(RECIPE_FILE);

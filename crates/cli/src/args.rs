@@ -29,11 +29,6 @@ pub(crate) enum Command {
     /// Reproduce a kernel bug from the kernel's source: build, boot, explain, check, prove
     #[command(after_long_help = crate::case::args::EXIT_CODES)]
     Case(Box<crate::case::args::CaseArgs>),
-    /// See what was concluded happen: whether a hypervisor emulates instructions as the CPU executes them
-    #[command(
-        after_long_help = "Exit codes: 0 all is as it should be, 1 it is not, 125 it could not be found out."
-    )]
-    Prove(Box<crate::prove::ProveArgs>),
     /// Say which patches of a stack a branch already holds, plan its rebase, write reverts
     Stack(crate::stack::StackArgs),
     /// Compare kernel configurations
@@ -47,6 +42,10 @@ pub(crate) enum Command {
     Read(ReadArgs),
     /// Say whether the registers of a dump can follow from its code, and who is suspect if not
     Explain(Box<ExplainArgs>),
+    /// See what was concluded happen: watch the calls that a finding names in the running guest, or whether
+    /// a hypervisor emulates instructions as the CPU executes them
+    #[command(after_long_help = crate::prove::EXIT_CODES)]
+    Prove(Box<crate::prove::ProveArgs>),
     /// Say what this host can run guests with: whether KVM is real and QEMU takes it
     Host(HostArgs),
     /// Write the man pages into a folder

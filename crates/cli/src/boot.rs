@@ -202,7 +202,11 @@ fn default_folder(kernel: &str) -> Result<PathBuf> {
 pub(crate) fn new_folder(kind: &str, name: &str) -> Result<PathBuf> {
     let time = inputs::rfc3339(SystemTime::now()).replace(':', "");
     let name = format!("{time}-{name}-{}", std::process::id());
-    Ok(xdg("XDG_STATE_HOME", ".local/state")?.join(kind).join(name))
+    Ok(state_folder()?.join(kind).join(name))
+}
+
+pub(crate) fn state_folder() -> Result<PathBuf> {
+    xdg("XDG_STATE_HOME", ".local/state")
 }
 
 /// What a person or a pipe gets to see while the guest runs.

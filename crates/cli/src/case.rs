@@ -1,10 +1,16 @@
 //! `kolumbo case`: bugs that are reproduced from the kernel's source, and proven.
 
 pub(crate) mod args;
+mod boots;
+mod page;
+mod proofs;
+mod run;
+mod screen;
 
 use std::io::Write;
+use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use kolumbo_casebook::shelf::{self, ShelfError, Shelved};
 
 use kolumbo_report::wrap::Page;
@@ -15,23 +21,28 @@ use crate::exit::Outcome;
 pub(crate) fn run(args: &CaseArgs) -> Result<Outcome> {
     let result = match &args.command {
         CaseCommand::List => list().map(|()| Outcome::Done),
-        CaseCommand::Show { name } => show(name).map(|()| Outcome::Done),
+        CaseCommand::Show { name, json, html } => {
+            show(name, *json, html.as_deref()).map(|()| Outcome::Done)
+        }
+        CaseCommand::Run(args) => run::run(args),
         CaseCommand::New { dir } => begin(dir).map(|()| Outcome::Done),
     };
     result.or_else(usage)
 }
 
-/// A case that makes no sense, or that is not there, is an error of whoever asked.
+/// A case that makes no sense, or that does not fit this host or this source, is an error of whoever asked.
 fn usage(error: anyhow::Error) -> Result<Outcome> {
-    match error.downcast_ref::<ShelfError>() {
-        Some(
-            e @ (ShelfError::Case(_) | ShelfError::Unknown { .. } | ShelfError::Occupied { .. }),
-        ) => {
-            let _ = writeln!(std::io::stderr(), "kolumbo: {e}");
-            Ok(Outcome::Usage)
-        }
-        _ => Err(error),
-    }
+    let shelf = matches!(
+        error.downcast_ref::<ShelfError>(),
+        Some(ShelfError::Case(_) | ShelfError::Unknown { .. } | ShelfError::Occupied { .. })
+    );
+    let outcome = match () {
+        () if shelf || run::is_usage(&error) => Outcome::Usage,
+        () if run::is_broken(&error) => Outcome::Broken,
+        () => return Err(error),
+    };
+    let _ = writeln!(std::io::stderr(), "kolumbo: {error}");
+    Ok(outcome)
 }
 
 fn list() -> Result<()> {
@@ -43,7 +54,15 @@ fn list() -> Result<()> {
     Ok(())
 }
 
-fn show(name: &str) -> Result<()> {
+fn show(name: &str, json: bool, html: Option<&Path>) -> Result<()> {
+    let dir = Path::new(name);
+    if let Some(run) = run::read(dir)? {
+        if let Some(path) = html {
+            std::fs::write(path, kolumbo_report::casebook_page::page(&run))
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        return page::print(&run, json);
+    }
     let case = shelf::find(name)?;
     write!(std::io::stdout(), "{}", text(&case))?;
     Ok(())
@@ -98,7 +117,7 @@ fn text(case: &Shelved) -> String {
     page.finish()
 }
 
-fn begin(dir: &std::path::Path) -> Result<()> {
+fn begin(dir: &Path) -> Result<()> {
     shelf::begin(dir)?;
     let _ = writeln!(
         std::io::stderr(),

@@ -5,6 +5,8 @@
 
 pub mod boot;
 pub mod build;
+pub mod casebook;
+pub mod casebook_page;
 pub mod check;
 pub mod check_sarif;
 pub mod check_testcase;
@@ -14,5 +16,6 @@ pub mod emulation;
 pub mod explain;
 pub mod explain_mail;
 pub mod matrix;
+pub mod proof;
 pub mod stack;
 pub mod wrap;

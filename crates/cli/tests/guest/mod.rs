@@ -68,6 +68,7 @@ pub(crate) fn boot(home: &Path, kernel: &Path, arguments: &[&str]) -> (Output, s
 }
 
 /// Whether the long form of a test was asked for.
+#[allow(dead_code)]
 pub(crate) fn soak() -> bool {
     std::env::var("KOLUMBO_SOAK").as_deref() == Ok("1")
 }

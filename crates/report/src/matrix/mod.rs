@@ -5,7 +5,7 @@
 //! they are. Guest text is hostile here: whatever leaves goes through [`visible()`] first.
 
 mod details;
-mod words;
+pub(crate) mod words;
 
 pub mod github;
 pub mod html;

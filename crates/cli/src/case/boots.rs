@@ -1,0 +1,190 @@
+//! The table of boots of a case: asked for in the words of a matrix, and what came of it in those of the case.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result};
+use kolumbo_case::casebook::{CellRun, KernelRun};
+use kolumbo_case::{CaseFile, FindingCode, MatrixFile, VerdictKind};
+use kolumbo_casebook::Recipe;
+use kolumbo_casebook::expect::{Seen, differences, expected};
+use kolumbo_casebook::recipe::{When, is_of_kernels};
+use kolumbo_lab::folder::{Folder, replace};
+use kolumbo_lab::matrix::drive::{Matrix, Options, Watcher};
+use kolumbo_lab::matrix::executor::{Local, Room};
+use kolumbo_lab::matrix::plan::{AxisPlan, Pattern, Request, Template};
+
+use crate::explain_case;
+
+/// Name of the matrix' folder in that of the run.
+pub(crate) const MATRIX: &str = "matrix";
+
+/// What is asked of the matrix.
+fn request(recipe: &Recipe, kernels: &[KernelRun]) -> Request {
+    // `{kernels.NAME}` stands for the folder of a kernel wherever a value may stand.
+    let fill = |text: &str| {
+        kernels.iter().fold(text.to_owned(), |text, kernel| {
+            text.replace(&format!("{{kernels.{}}}", kernel.name), bootable(kernel))
+        })
+    };
+    let all = |key: &str| -> Vec<String> {
+        let found = recipe.base.iter().find(|(name, _)| name == key);
+        found.map(|(_, values)| values.iter().map(|v| fill(v)).collect()).unwrap_or_default()
+    };
+    let one = |key: &str| all(key).into_iter().next();
+    let pattern = |when: &When| Pattern { terms: when.terms.clone(), place: when.place.clone() };
+    let axes = recipe.axes.iter().map(|axis| AxisPlan {
+        name: axis.name.clone(),
+        values: axis
+            .values
+            .iter()
+            .map(|(label, value)| {
+                let kernel = kernels.iter().find(|k| is_of_kernels(&axis.name) && k.name == *value);
+                (label.clone(), kernel.map_or_else(|| fill(value), |k| bootable(k).to_owned()))
+            })
+            .collect(),
+        place: axis.place.clone(),
+    });
+    Request {
+        title: recipe.title.clone(),
+        base: Template {
+            kernel: None,
+            smp: one("smp"),
+            memory: one("memory"),
+            append: all("append"),
+            cpu: one("cpu"),
+            machine: one("machine"),
+            accel: one("accel"),
+            initramfs: one("initramfs"),
+            modules: all("module"),
+            exec: all("exec"),
+            timeout: one("timeout"),
+            host_kernel: one("host-kernel"),
+            host_smp: one("host-smp"),
+            host_memory: one("host-memory"),
+            host_append: all("host-append"),
+        },
+        axes: axes.collect(),
+        exclude: recipe.exclude.iter().map(pattern).collect(),
+        expect: recipe.expect.iter().map(|e| (pattern(&e.when), e.verdicts.clone())).collect(),
+        ..Request::default()
+    }
+}
+
+/// What is handed to a boot: the build folder, or the image that was edited.
+fn bootable(kernel: &KernelRun) -> &str {
+    if kernel.image.ends_with("/vmlinux") { &kernel.image } else { &kernel.folder }
+}
+
+/// Boots what is not booted yet; the flag says whether nothing is left.
+pub(crate) fn run(
+    recipe: &Recipe,
+    kernels: &[KernelRun],
+    dir: &Path,
+    qemu: Option<&str>,
+    cache: &Path,
+    interrupted: &AtomicBool,
+    watcher: &mut dyn Watcher,
+) -> Result<(MatrixFile, bool)> {
+    let dir = dir.join(MATRIX);
+    let request = request(recipe, kernels);
+    let qemu_opts = recipe.base.iter().find(|(key, _)| key == "qemu-opts");
+    let qemu_args = match qemu_opts {
+        Some((_, words)) => shlex::split(&words.join(" ")).context("cannot split qemu-opts")?,
+        None => Vec::new(),
+    };
+    let options = Options {
+        repeat: 1,
+        confidence: 0.95,
+        allow_splats: false,
+        qemu: qemu.map(str::to_owned),
+        qemu_args,
+    };
+    let mut matrix = match Matrix::resume(&dir, cache) {
+        Ok(matrix) => {
+            matrix.must_be(&request)?;
+            matrix
+        }
+        // A matrix that was cut off before its store was made is begun anew.
+        Err(_) if !dir.join("matrix.db").exists() => Matrix::begin(&dir, request, options, cache)?,
+        Err(error) => return Err(error.into()),
+    };
+    let mut executor = Local::new(Room::of_host());
+    let complete = matrix.drive(&mut executor, interrupted, watcher)?;
+    Ok((matrix.summary()?, complete))
+}
+
+/// Every cell, with what was expected and what was seen. Sick guests are explained, and so are their
+/// cases from then on.
+pub(crate) fn cells(
+    recipe: &Recipe,
+    matrix: &MatrixFile,
+    dir: &Path,
+    cache: &Path,
+) -> Vec<CellRun> {
+    matrix
+        .cells
+        .iter()
+        .map(|cell| {
+            let labels: Vec<(String, String)> = matrix
+                .axes
+                .iter()
+                .zip(&cell.at)
+                .map(|(axis, at)| {
+                    let value = axis.values.get(*at as usize);
+                    (axis.name.clone(), value.map(|v| v.label.clone()).unwrap_or_default())
+                })
+                .collect();
+            let expect = expected(recipe, &labels);
+            // Attempts that failed for kolumbo's own reasons come before the one that counts.
+            let run = cell.runs.iter().rev().find(|r| r.verdict.is_some()).or(cell.runs.last());
+            let folder = run.map(|r| PathBuf::from(MATRIX).join(&r.folder)).unwrap_or_default();
+            let explained = explained(&dir.join(&folder), cache);
+            let findings: Vec<(FindingCode, String)> = explained
+                .as_ref()
+                .and_then(|case| case.explanation.as_ref())
+                .map(|e| e.findings.iter().map(|f| (f.code, f.subject.clone())).collect())
+                .unwrap_or_default();
+            let verdict = run.and_then(|r| r.verdict);
+            let seen = Seen {
+                verdict,
+                title: run.map(|r| r.signature.clone()).unwrap_or_default(),
+                findings: findings.iter().map(|(code, _)| *code).collect(),
+            };
+            CellRun {
+                labels: labels.into_iter().map(|(_, label)| label).collect(),
+                expected: match expect.map(|e| e.verdicts.clone()) {
+                    Some(verdicts) if !verdicts.is_empty() => verdicts,
+                    _ => vec![VerdictKind::Booted],
+                },
+                expected_title: expect.map(|e| e.title.clone()).unwrap_or_default(),
+                expected_findings: expect
+                    .map(|e| e.findings.iter().map(|f| f.id().to_owned()).collect())
+                    .unwrap_or_default(),
+                judged: verdict.is_some_and(|v| v != VerdictKind::CannotTell),
+                verdict,
+                differences: differences(expect, &seen),
+                title: seen.title,
+                reason: run.map(|r| r.reason.clone()).unwrap_or_default(),
+                findings: findings.iter().map(|(c, s)| format!("{} {s}", c.id())).collect(),
+                folder: folder.display().to_string(),
+                decided_ms: run.map_or(0, |r| r.decided_ms),
+            }
+        })
+        .collect()
+}
+
+/// The case of a run with its explanation, which is made where it is missing.
+fn explained(path: &Path, cache: &Path) -> Option<CaseFile> {
+    let folder = Folder::read(path).ok()?;
+    let mut case = folder.case.clone();
+    if case.explanation.is_none() {
+        let console = folder.console().unwrap_or_default();
+        case.explanation = explain_case::explanation(&case, &console, cache);
+        if case.explanation.is_some() {
+            // What cannot be kept is made again by the next look.
+            let _ = replace(path, &case);
+        }
+    }
+    Some(case)
+}
