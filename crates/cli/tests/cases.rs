@@ -148,6 +148,11 @@ fn what_makes_no_sense_or_does_not_fit_is_said_with_its_place() {
                 "{place}:4:1: the edit 'change' does not apply to Linux 6.1.7: its text must be in one.c"
             ),
         ),
+        (
+            "values = [1, 2]",
+            "values = [0, 2]",
+            format!("{place}:27:10: '0' is not a number of CPUs"),
+        ),
         ("memory", "memroy", format!("{place}:22:1: unknown key 'memroy'")),
     ] {
         scene.case(&CASE.replacen(old, new, 1));

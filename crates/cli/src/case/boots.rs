@@ -6,13 +6,13 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result};
 use kolumbo_case::casebook::{CellRun, KernelRun};
 use kolumbo_case::{CaseFile, FindingCode, MatrixFile, VerdictKind};
-use kolumbo_casebook::Recipe;
 use kolumbo_casebook::expect::{Seen, differences, expected};
 use kolumbo_casebook::recipe::{When, is_of_kernels};
+use kolumbo_casebook::{CaseError, Recipe};
 use kolumbo_lab::folder::{Folder, replace};
 use kolumbo_lab::matrix::drive::{Matrix, Options, Watcher};
 use kolumbo_lab::matrix::executor::{Local, Room};
-use kolumbo_lab::matrix::plan::{AxisPlan, Pattern, Request, Template};
+use kolumbo_lab::matrix::plan::{AxisPlan, Pattern, Plan, Request, Template};
 
 use crate::explain_case;
 
@@ -69,6 +69,18 @@ fn request(recipe: &Recipe, kernels: &[KernelRun]) -> Request {
         expect: recipe.expect.iter().map(|e| (pattern(&e.when), e.verdicts.clone())).collect(),
         ..Request::default()
     }
+}
+
+/// Whether the table makes sense, before anything is built for it.
+pub(crate) fn check(recipe: &Recipe) -> Result<(), CaseError> {
+    let made: Vec<KernelRun> = recipe
+        .kernels
+        .iter()
+        .map(|k| KernelRun { name: k.name.clone(), folder: k.name.clone(), ..KernelRun::default() })
+        .collect();
+    Plan::new(request(recipe, &made))
+        .map(drop)
+        .map_err(|e| CaseError { place: e.place, reason: e.reason })
 }
 
 /// What is handed to a boot: the build folder, or the image that was edited.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use kolumbo_case::file::CaseState;
 use kolumbo_case::{CASEBOOK_FORMAT_VERSION, CaseRun};
 use kolumbo_casebook::kernels::{self, KernelsError, Workplace};
-use kolumbo_casebook::shelf::{self, Shelved};
+use kolumbo_casebook::shelf::{self, ShelfError, Shelved};
 use kolumbo_lab::inputs::rfc3339;
 use kolumbo_source::fetch;
 use rustix::fs::{FlockOperation, flock};
@@ -34,6 +34,7 @@ const LARGEST: u64 = 64 << 20;
 pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
     let begun = Instant::now();
     let case = shelf::find(&args.name)?;
+    boots::check(&case.recipe).map_err(ShelfError::from)?;
     let cache = cache_folder()?;
     let mut screen = Screen::new(args.json);
     let source = args.source.as_ref().map(|s| fs::canonicalize(s).unwrap_or_else(|_| s.clone()));
