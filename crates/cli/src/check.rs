@@ -35,7 +35,7 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "FILE|LIST")]
     pub(crate) features: Option<String>,
 
-    /// Check what runs on a machine of this name: x86-64-v2, skylake, zen2, EPYC-Milan and others
+    /// Check what runs on a machine of this name: host (this one), x86-64-v2, skylake, zen2, EPYC-Milan and others
     #[arg(long, value_name = "NAME", conflicts_with = "features")]
     pub(crate) cpu: Option<String>,
 
@@ -206,10 +206,19 @@ fn options(args: &CheckArgs) -> Result<Options> {
     }
     let mut unused = args.cmdline.as_deref().map(Unused::under).unwrap_or_default();
     let machine = match (&args.features, &args.cpu) {
+        (_, Some(name)) if name == "host" => {
+            const CPUINFO: &str = "/proc/cpuinfo";
+            let said = std::fs::read_to_string(CPUINFO)
+                .with_context(|| format!("reading the features of this machine in {CPUINFO}"))?;
+            match Machine::parse(&said) {
+                Some(machine) => Some(machine),
+                None => bail!("{CPUINFO} has no flags line; give --features instead"),
+            }
+        }
         (_, Some(name)) => match Machine::named(name) {
             Some(machine) => Some(machine),
             None => bail!(
-                "no CPU is called {name}; kolumbo knows {}; give --features for any other",
+                "no CPU is called {name}; kolumbo knows host, {}; give --features for any other",
                 Machine::names().collect::<Vec<_>>().join(", ")
             ),
         },
@@ -248,6 +257,8 @@ fn what_a_boot_said(path: &Path) -> Result<String> {
         ("Command line", fact("/guest/cmdline")),
         ("RETBleed", fact("/guest/vulnerabilities/retbleed")),
         ("Speculative Return Stack Overflow", fact("/guest/vulnerabilities/spec_rstack_overflow")),
+        ("Spectre V2 ", fact("/guest/vulnerabilities/spectre_v2")),
+        ("ITS", fact("/guest/vulnerabilities/indirect_target_selection")),
     ];
     let lines = facts.iter().filter_map(|(topic, fact)| Some(format!("{topic}: {}\n", (*fact)?)));
     Ok(lines.collect())

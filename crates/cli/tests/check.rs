@@ -186,28 +186,158 @@ fn json_says_who_and_where_and_a_baseline_hides_it() {
     assert_eq!(objects.check(&arguments).status.code(), Some(0));
 }
 
+/// What SARIF 2.1.0 (OASIS standard, sections 3.13 to 3.34) knows of the objects that are written: the key of an object, the
+/// properties that it must have, and all others that may stand in it as far as they are used. No other one is allowed.
+const SARIF: &[(&str, &[&str], &[&str])] = &[
+    ("log", &["version", "runs"], &["$schema"]),
+    ("runs", &["tool"], &["artifacts", "results"]),
+    ("tool", &["driver"], &[]),
+    ("driver", &["name"], &["version", "rules"]),
+    ("rules", &["id"], &["shortDescription"]),
+    ("shortDescription", &["text"], &[]),
+    ("artifacts", &[], &["location"]),
+    ("location", &[], &["uri"]),
+    (
+        "results",
+        &["message"],
+        &["ruleId", "level", "locations", "relatedLocations", "partialFingerprints"],
+    ),
+    ("message", &["text"], &[]),
+    ("locations", &[], &["physicalLocation", "logicalLocations", "message"]),
+    ("relatedLocations", &[], &["physicalLocation", "logicalLocations", "message"]),
+    ("physicalLocation", &[], &["artifactLocation", "address"]),
+    ("artifactLocation", &[], &["uri"]),
+    ("address", &[], &["absoluteAddress", "name"]),
+    ("logicalLocations", &[], &["fullyQualifiedName", "kind"]),
+];
+
+/// Walks a log and compares each object with the table; returns how many objects there were.
+fn conforms(name: &str, value: &Value) -> usize {
+    match value {
+        Value::Array(items) => {
+            // Sections 3.14.14, 3.27.12: no array is there twice with the same item where items are unique.
+            let unique = ["artifacts", "relatedLocations", "rules"].contains(&name);
+            assert!(
+                !unique || items.iter().enumerate().all(|(n, item)| !items[..n].contains(item))
+            );
+            items.iter().map(|item| conforms(name, item)).sum()
+        }
+        Value::Object(object) if name == "partialFingerprints" => {
+            assert!(object.values().all(Value::is_string), "{object:?}");
+            1
+        }
+        Value::Object(object) => {
+            let (_, required, others) =
+                SARIF.iter().find(|(known, ..)| *known == name).expect("a known object");
+            for property in *required {
+                assert!(object.contains_key(*property), "{name} has no {property}");
+            }
+            for property in object.keys() {
+                let known = [required, others].into_iter().any(|l| l.contains(&property.as_str()));
+                assert!(known, "{name} may not have {property}");
+            }
+            1 + object.iter().map(|(property, value)| conforms(property, value)).sum::<usize>()
+        }
+        Value::String(text) => {
+            assert!(
+                name != "level" || ["none", "note", "warning", "error"].contains(&text.as_str())
+            );
+            // A URI reference: no blank, no control character, no other character that must be escaped.
+            let escaped = |c: char| c.is_ascii_graphic() && !"<>\"{}|\\^`".contains(c);
+            assert!(name != "uri" || text.chars().all(escaped), "{text}");
+            0
+        }
+        Value::Number(number) => {
+            // `absoluteAddress` is an integer of at least -1; a reader with 64 signed bits must be able to hold it.
+            assert!(number.as_i64().is_some_and(|number| number >= -1), "{name}: {number}");
+            0
+        }
+        _ => panic!("{name}: {value} is of no type that stands in a log"),
+    }
+}
+
 #[test]
 fn sarif_has_what_2_1_0_requires() {
     let Some(clang) = clang() else { return };
     let objects = Objects::new(&clang);
-    let log = objects.json(&["saves.o", "callers.o", "--sarif"]);
+    std::fs::copy(objects.path("saves.o"), objects.path("name with a blank.o")).expect("a copy");
+    let log = objects.json(&["name with a blank.o", "callers.o", "thunks.o", "--sarif"]);
+    assert!(conforms("log", &log) > 20);
     assert_eq!(log["version"], "2.1.0");
     assert!(log["$schema"].as_str().expect("a schema").contains("2.1.0"));
     let run = &log["runs"][0];
-    let driver = &run["tool"]["driver"];
-    assert_eq!(driver["name"], "kolumbo");
-    let rules: Vec<&str> = driver["rules"]
+    let rules: Vec<&str> = run["tool"]["driver"]["rules"]
         .as_array()
         .expect("rules")
         .iter()
-        .filter_map(|r| r["id"].as_str())
+        .filter_map(|rule| rule["id"].as_str())
         .collect();
-    let result = &run["results"][0];
-    assert!(rules.contains(&result["ruleId"].as_str().expect("a rule")));
-    assert!(["error", "warning", "note"].contains(&result["level"].as_str().expect("a level")));
-    assert!(!result["message"]["text"].as_str().expect("a message").is_empty());
-    let location = &result["locations"][0];
-    assert!(location["logicalLocations"].is_array() || location["physicalLocation"].is_object());
+    let results = run["results"].as_array().expect("results");
+    assert_eq!(results.len(), 2);
+    assert!(
+        results.iter().all(|result| rules.contains(&result["ruleId"].as_str().expect("a rule")))
+    );
+    let clean = objects.json(&["mended.o", "callers.o", "--sarif"]);
+    assert!(conforms("log", &clean) > 5);
+    assert_eq!(clean["runs"][0]["results"].as_array().map(Vec::len), Some(0));
+}
+
+/// What the linker makes of several objects without linking them to their places: as vmlinux.o is made.
+#[test]
+fn objects_that_were_put_together_are_checked_with_their_relocations() {
+    let Some(clang) = clang() else { return };
+    if tool(&["ld"]).is_none() {
+        return;
+    }
+    let objects = Objects::new(&clang);
+    for (name, first, culprit) in
+        [("vmlinux.o", "saves.o", Some("native_save_fl")), ("healthy.o", "mended.o", None)]
+    {
+        let linked = Command::new("ld")
+            .args(["-r", first, "callers.o", "-o", name])
+            .current_dir(objects.0.path())
+            .status();
+        assert!(linked.expect("ld runs").success());
+        let report = objects.json(&[name, "--no-known-contracts", "--json"]);
+        assert_eq!(report["findings"][0]["culprit"].as_str(), culprit, "{name}");
+        // Where nothing is broken, both calls find kept what they rely on.
+        assert_eq!(report["totals"]["relying"], if culprit.is_none() { 2 } else { 0 }, "{name}");
+    }
+    // A single object whose callee is elsewhere: nobody is accused, and the calls are counted.
+    let alone = objects.json(&["callers.o", "--json"]);
+    assert_eq!(alone["findings"].as_array().map(Vec::len), Some(0));
+    assert_eq!(alone["totals"]["sites"], 2);
+    // Two modules that are packed and one that is not; the one that defines the callee comes first.
+    if tool(&["xz"]).is_some() {
+        let packed = Command::new("xz")
+            .args(["-k", "-S", ".ko.xz", "callers.o", "thunks.o"])
+            .current_dir(objects.0.path())
+            .status();
+        assert!(packed.expect("xz runs").success());
+        let report = objects.json(&[
+            "saves.o",
+            "callers.o.ko.xz",
+            "thunks.o.ko.xz",
+            "--no-known-contracts",
+            "--json",
+        ]);
+        assert_eq!(report["findings"][0]["culprit"], "native_save_fl");
+        assert_eq!(report["images"].as_array().map(Vec::len), Some(3));
+        let call = &report["findings"][0]["sites"][0]["call"];
+        assert_eq!(call["image"], "callers.o.ko.xz");
+    }
+}
+
+#[test]
+fn a_machine_without_the_bug_does_not_use_the_thunk() {
+    let Some(clang) = clang() else { return };
+    let objects = Objects::new(&clang);
+    for (cpu, status) in [("EPYC-Rome", 1), ("skylake", 0), ("zen5", 0), ("x86-64-v3", 1)] {
+        let found = objects.check(&["thunks.o", "--cpu", cpu]);
+        assert_eq!(found.status.code(), Some(status), "{cpu}: {}", text(&found));
+    }
+    // This machine has a flags line, or the kernel of the test would not run.
+    assert!(matches!(objects.check(&["thunks.o", "--cpu", "host"]).status.code(), Some(0 | 1)));
 }
 
 #[test]

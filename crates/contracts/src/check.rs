@@ -58,7 +58,11 @@ pub fn check(image: &Image<'_>, options: &Options) -> Report {
         tables.select(&|alternative| machine.takes(&names, alternative));
     }
     let mut report = judge(&Program::new(image, tables), &names, &options.declared);
-    report.findings.retain(|finding| !options.unused.holds(&finding.culprit));
+    let spared = options.machine.as_ref().map(|machine| &machine.unused);
+    report.findings.retain(|finding| {
+        !options.unused.holds(&finding.culprit)
+            && !spared.is_some_and(|unused| unused.holds(&finding.culprit))
+    });
     report
 }
 

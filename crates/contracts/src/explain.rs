@@ -10,6 +10,7 @@ use crate::features::FeatureNames;
 use crate::image::Image;
 use crate::program::{CALLEE_SAVED, Program};
 use crate::tables::Tables;
+use crate::types::{ResultRegisters, Types};
 
 /// Explains the call at `place` (`function+0x12`, or an address). `None` when no call that can return is there.
 #[must_use]
@@ -30,8 +31,18 @@ pub fn explain_site(image: &Image<'_>, options: &Options, place: &str) -> Option
             .map(|site| (function, site))
     })?;
     let view = View { program: &program, names: &names };
+    let types = Types::read(image);
+    let symbols = program.target_of(site.callee).map_or(&[][..], |target| image.symbols_at(target));
     let mut reader = EffectsReader::default();
     let summary = program.summary(site.callee);
+    let rules = Rules {
+        needs: summary.needs,
+        results: symbols
+            .iter()
+            .find_map(|symbol| options.declared.of(symbol.name))
+            .map_or(Parts::EMPTY, |contract| contract.results),
+        of_c: symbols.iter().find_map(|symbol| types.results(symbol.name, summary.needs)),
+    };
     let asked = beyond_c(site.relies)
         | (Parts { general: site.relies.general, ..Parts::EMPTY } & summary.destroys);
     let registers = asked
@@ -56,7 +67,7 @@ pub fn explain_site(image: &Image<'_>, options: &Options, place: &str) -> Option
                 },
                 way: way.into_iter().map(|address| view.place(address)).collect(),
                 kept,
-                conclusion: conclusion(kept, register, held, &summary.needs).to_owned(),
+                conclusion: rules.conclusion(kept, register, held).to_owned(),
             }
         })
         .collect();
@@ -76,23 +87,49 @@ pub fn explain_site(image: &Image<'_>, options: &Options, place: &str) -> Option
     })
 }
 
-fn conclusion(kept: bool, register: usize, held: Evidence, needs: &Parts) -> &'static str {
-    let whole = Parts::general(register);
-    if kept {
-        return "in order: the callee keeps it";
-    }
-    if register == 0 {
-        return "no finding: RAX carries the result";
-    }
-    if needs.intersects(whole) {
-        return "no finding: the callee takes it as an argument, so that it may return something there";
-    }
-    match held {
-        Evidence::Held(_) if whole.intersects(CALLEE_SAVED) => {
-            "broken: the callee destroys a register that C makes it keep"
+/// What decides about a register that the callee destroys.
+struct Rules {
+    /// What the callee reads that its caller must have put there.
+    needs: Parts,
+    /// Results by a stated contract.
+    results: Parts,
+    /// Where the callee returns its result, when it is known to be C.
+    of_c: Option<ResultRegisters>,
+}
+
+impl Rules {
+    fn conclusion(&self, kept: bool, register: usize, held: Evidence) -> &'static str {
+        let whole = Parts::general(register);
+        const RDX: usize = 2;
+        if kept {
+            return "in order: the callee keeps it";
         }
-        Evidence::Held(_) => "broken, unless most callers read it and it is a result",
-        _ => "no finding: nothing shows that the value from before the call is meant",
+        if register == 0 {
+            return "no finding: RAX carries the result";
+        }
+        if self.results.intersects(whole) {
+            return "no finding: a stated contract says that it carries a result";
+        }
+        if register == RDX && self.of_c == Some(ResultRegisters::Two) {
+            return "no finding: by its type the callee returns the upper half of its result there";
+        }
+        if self.of_c.is_none() && self.needs.intersects(whole) {
+            return "no finding: the callee takes it as an argument, so that it may return something there";
+        }
+        let may_be_result = register == RDX && self.of_c.is_none();
+        match held {
+            Evidence::Held(_) if whole.intersects(CALLEE_SAVED) => {
+                "broken: the callee destroys a register that C makes it keep"
+            }
+            Evidence::Held(_) if may_be_result => {
+                "broken, unless most callers read it and it is a result"
+            }
+            Evidence::Held(_) => "broken: the value was to survive the call",
+            Evidence::Parameter | Evidence::Used if !may_be_result => {
+                "broken, if the way to the reader can be taken"
+            }
+            _ => "no finding: nothing shows that the value from before the call is meant",
+        }
     }
 }
 

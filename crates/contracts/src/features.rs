@@ -63,6 +63,8 @@ impl FeatureNames {
 pub struct Machine {
     /// Names as in `/proc/cpuinfo`.
     pub features: HashSet<String>,
+    /// Code against bugs that the machine does not have.
+    pub unused: Unused,
 }
 
 /// What every x86-64 machine has.
@@ -72,41 +74,64 @@ const V2: &str = "cx16 lahf_lm popcnt pni ssse3 sse4_1 sse4_2 rdtscp nopl rep_go
 /// What the x86-64-v3 level adds, with what all machines of that age have.
 const V3: &str = "avx avx2 bmi1 bmi2 f16c fma movbe abm xsave osxsave fsgsbase erms smep invpcid rdrand xsaveopt lfence_rdtsc";
 const SINCE_SKYLAKE: &str = "smap clflushopt xsavec xsaves xgetbv1 adx rdseed";
+const ICE_LAKE: &str = "fsrm clwb rdpid umip pku ospke ibrs_enhanced avx512f avx512bw avx512vl";
+const AMD: &str = "svm sse4a clzero";
+const ZEN_2: &str = "clwb rdpid umip";
+const ZEN_3: &str = "fsrm pku ospke ibpb";
+const ZEN_4: &str = "avx512f avx512bw avx512vl ibrs_enhanced autoibrs";
 
-/// Machines by name: the names that people and QEMU use, and what each has beyond the level before. Only features that
-/// kernels patch code for matter, so that the lists are short.
-const MACHINES: [(&str, &[&str]); 10] = [
-    ("x86-64-v1", &[BASE]),
-    ("x86-64-v2", &[BASE, V2]),
-    ("x86-64-v3", &[BASE, V2, V3]),
-    ("haswell", &[BASE, V2, V3]),
-    ("skylake", &[BASE, V2, V3, SINCE_SKYLAKE]),
+/// Bugs as `/proc/cpuinfo` names them, of which code in the kernel depends.
+const NO_BUGS: &[&str] = &[];
+const OLD_INTEL: &[&str] = &["spectre_v2", "bhi"];
+const SKYLAKE: &[&str] = &["spectre_v2", "bhi", "retbleed"];
+const ITS: &[&str] = &["spectre_v2", "bhi", "its"];
+const ZEN_1_AND_2: &[&str] = &["spectre_v2", "retbleed", "srso"];
+const ZEN_3_AND_4: &[&str] = &["spectre_v2", "srso"];
+const ZEN_5: &[&str] = &["spectre_v2"];
+
+/// A machine by name: what it has beyond the level before, and which bugs; `None` when the name stands for many machines.
+/// Only features that kernels patch code for matter, so that the lists are short. The bugs are those of
+/// `cpu_vuln_blacklist` in arch/x86/kernel/cpu/common.c, v6.12, and the ITS advisory.
+type Named = (&'static str, &'static [&'static str], Option<&'static [&'static str]>);
+
+const MACHINES: &[Named] = &[
+    ("x86-64-v1", &[BASE], None),
+    ("x86-64-v2", &[BASE, V2], None),
+    ("x86-64-v3", &[BASE, V2, V3], None),
+    ("qemu64", &[BASE, "cx16 lahf_lm pni svm"], Some(NO_BUGS)),
+    ("haswell", &[BASE, V2, V3], Some(OLD_INTEL)),
+    ("broadwell", &[BASE, V2, V3, "smap adx rdseed"], Some(OLD_INTEL)),
+    ("skylake", &[BASE, V2, V3, SINCE_SKYLAKE], Some(SKYLAKE)),
     (
-        "icelake",
-        &[
-            BASE,
-            V2,
-            V3,
-            SINCE_SKYLAKE,
-            "fsrm clwb rdpid umip pku ospke ibrs_enhanced avx512f avx512bw avx512vl",
-        ],
+        "cascadelake",
+        &[BASE, V2, V3, SINCE_SKYLAKE, "clwb pku ospke ibrs_enhanced avx512f avx512bw avx512vl"],
+        Some(ITS),
     ),
-    ("zen2", &[BASE, V2, V3, SINCE_SKYLAKE, "clwb rdpid umip svm sse4a clzero"]),
-    ("epyc-rome", &[BASE, V2, V3, SINCE_SKYLAKE, "clwb rdpid umip svm sse4a clzero"]),
+    ("icelake", &[BASE, V2, V3, SINCE_SKYLAKE, ICE_LAKE], Some(ITS)),
     (
-        "zen3",
-        &[
-            BASE,
-            V2,
-            V3,
-            SINCE_SKYLAKE,
-            "clwb rdpid umip svm sse4a clzero fsrm pku ospke invlpgb ibpb",
-        ],
+        "sapphirerapids",
+        &[BASE, V2, V3, SINCE_SKYLAKE, ICE_LAKE, "fzrm fsrs fsrc bhi_ctrl serialize"],
+        Some(OLD_INTEL),
     ),
-    (
-        "epyc-milan",
-        &[BASE, V2, V3, SINCE_SKYLAKE, "clwb rdpid umip svm sse4a clzero fsrm pku ospke ibpb"],
-    ),
+    ("zen1", &[BASE, V2, V3, SINCE_SKYLAKE, AMD], Some(ZEN_1_AND_2)),
+    ("epyc", &[BASE, V2, V3, SINCE_SKYLAKE, AMD], Some(ZEN_1_AND_2)),
+    ("zen2", &[BASE, V2, V3, SINCE_SKYLAKE, AMD, ZEN_2], Some(ZEN_1_AND_2)),
+    ("epyc-rome", &[BASE, V2, V3, SINCE_SKYLAKE, AMD, ZEN_2], Some(ZEN_1_AND_2)),
+    ("zen3", &[BASE, V2, V3, SINCE_SKYLAKE, AMD, ZEN_2, ZEN_3, "invlpgb"], Some(ZEN_3_AND_4)),
+    ("epyc-milan", &[BASE, V2, V3, SINCE_SKYLAKE, AMD, ZEN_2, ZEN_3], Some(ZEN_3_AND_4)),
+    ("zen4", &[BASE, V2, V3, SINCE_SKYLAKE, AMD, ZEN_2, ZEN_3, ZEN_4], Some(ZEN_3_AND_4)),
+    ("epyc-genoa", &[BASE, V2, V3, SINCE_SKYLAKE, AMD, ZEN_2, ZEN_3, ZEN_4], Some(ZEN_3_AND_4)),
+    ("zen5", &[BASE, V2, V3, SINCE_SKYLAKE, AMD, ZEN_2, ZEN_3, ZEN_4], Some(ZEN_5)),
+    ("epyc-turin", &[BASE, V2, V3, SINCE_SKYLAKE, AMD, ZEN_2, ZEN_3, ZEN_4], Some(ZEN_5)),
+];
+
+/// Bugs and the code that a kernel uses against them alone.
+const AGAINST: &[(&str, &[&str])] = &[
+    ("srso", &["srso_"]),
+    ("retbleed", &["retbleed_return_thunk", "zen_", "call_depth_", "__x86_return_skl"]),
+    ("its", &["its_return_thunk", "__x86_indirect_its_"]),
+    ("bhi", &["clear_bhb_loop"]),
+    ("spectre_v2", &["__x86_indirect_"]),
 ];
 
 impl Machine {
@@ -114,12 +139,15 @@ impl Machine {
     /// `None` when the text is neither: words of a log are no features.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let line = text.lines().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            // A console may put a time before it, as in `[    1.5] flags : fpu vme`.
-            let key = key.rsplit(']').next().unwrap_or(key);
-            (key.trim() == "flags").then_some(value)
-        });
+        let line_of = |wanted: &str| {
+            text.lines().find_map(|line| {
+                let (key, value) = line.split_once(':')?;
+                // A console may put a time before it, as in `[    1.5] flags : fpu vme`.
+                let key = key.rsplit(']').next().unwrap_or(key);
+                (key.trim() == wanted).then_some(value)
+            })
+        };
+        let line = line_of("flags");
         let names = line
             .unwrap_or(text)
             .split(|character: char| character.is_whitespace() || character == ',')
@@ -130,21 +158,24 @@ impl Machine {
         };
         let features = names.map(|name| is_name(name).then(|| name.to_ascii_lowercase()));
         let features: HashSet<String> = features.collect::<Option<_>>()?;
-        (!features.is_empty()).then_some(Self { features })
+        // The kernel lists the bugs that it knows of; one that it does not know has no code against it.
+        let bugs = line_of("bugs").map(|bugs| bugs.split_whitespace().collect::<Vec<_>>());
+        let unused = bugs.map(|bugs| Unused::without(&bugs)).unwrap_or_default();
+        (!features.is_empty()).then_some(Self { features, unused })
     }
 
     /// A machine by its name, in any case; `None` when it is not known. [`Machine::names`] lists them.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
-        let (_, lists) = MACHINES.iter().find(|(known, _)| *known == name)?;
+        let (_, lists, bugs) = MACHINES.iter().find(|(known, ..)| *known == name)?;
         let features = lists.iter().flat_map(|list| list.split(' ')).map(str::to_owned).collect();
-        Some(Self { features })
+        Some(Self { features, unused: bugs.map(Unused::without).unwrap_or_default() })
     }
 
     /// The names of the machines that are known.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        MACHINES.iter().map(|(name, _)| *name)
+        MACHINES.iter().map(|(name, ..)| *name)
     }
 
     /// Whether the machine takes an alternative. `None` when the feature has no name: the kernel decides it at boot.
@@ -163,10 +194,17 @@ pub struct Unused {
 
 /// Words of the command line, and the code that is not used then: Documentation/admin-guide/kernel-parameters.txt, v6.12.
 /// `safe-ret` is the one setting of spec_rstack_overflow that uses the srso thunks, `unret` the one of retbleed.
-const SWITCHES: [(&str, &[&str]); 13] = [
+const SWITCHES: &[(&str, &[&str])] = &[
     (
         "mitigations=off",
-        &["srso_", "retbleed_return_thunk", "zen_", "its_return_thunk", "__x86_indirect_"],
+        &[
+            "srso_",
+            "retbleed_return_thunk",
+            "zen_",
+            "its_return_thunk",
+            "__x86_indirect_",
+            "clear_bhb_loop",
+        ],
     ),
     ("spec_rstack_overflow=off", &["srso_"]),
     ("spec_rstack_overflow=microcode", &["srso_"]),
@@ -176,21 +214,33 @@ const SWITCHES: [(&str, &[&str]); 13] = [
     ("retbleed=ibpb", &["retbleed_return_thunk", "zen_"]),
     ("retbleed=stuff", &["retbleed_return_thunk", "zen_"]),
     ("indirect_target_selection=off", &["its_return_thunk", "__x86_indirect_its_"]),
-    ("nospectre_v2", &["__x86_indirect_"]),
-    ("spectre_v2=off", &["__x86_indirect_"]),
+    ("indirect_target_selection=stuff", &["its_return_thunk", "__x86_indirect_its_"]),
+    ("spectre_bhi=off", &["clear_bhb_loop"]),
+    ("nopvspin", &["__raw_callee_save___pv_queued_spin_unlock", "__pv_queued_spin_unlock"]),
+    ("nospectre_v2", &["__x86_indirect_", "clear_bhb_loop"]),
+    ("spectre_v2=off", &["__x86_indirect_", "clear_bhb_loop"]),
     ("spectre_v2=eibrs", &["__x86_indirect_"]),
+    ("spectre_v2=eibrs,lfence", &["__x86_indirect_"]),
     ("spectre_v2=ibrs", &["__x86_indirect_"]),
 ];
+
+/// Whether a word of the command line is this setting; `nosmt` behind it asks for something else besides.
+fn switches(word: &str, setting: &str) -> bool {
+    word.strip_suffix(",nosmt").unwrap_or(word) == setting
+}
 
 /// Code that counts calls on Intel Skylake.
 const CALL_DEPTH: [&str; 2] = ["call_depth_", "__x86_return_skl"];
 
 /// What a log says a mitigation is, the words that stand there when the code is in use, and that code:
-/// arch/x86/kernel/cpu/bugs.c, `retbleed_strings` and `srso_strings`, v6.12.
+/// arch/x86/kernel/cpu/bugs.c, `retbleed_strings`, `srso_strings`, `spectre_v2_strings` and `its_strings`, v6.12.
 const CHOICES: &[(&str, &str, &[&str])] = &[
     ("Speculative Return Stack Overflow: ", "safe ret", &["srso_"]),
     ("RETBleed: Mitigation: ", "untrained return thunk", &["retbleed_return_thunk", "zen_"]),
     ("RETBleed: Mitigation: ", "stuffing", &CALL_DEPTH),
+    ("Spectre V2 : Mitigation: ", "retpolines", &["__x86_indirect_"]),
+    ("Spectre V2 : Vulnerable", "never", &["__x86_indirect_"]),
+    ("ITS: ", "return thunks", &["its_return_thunk", "__x86_indirect_its_"]),
     ("RETBleed: Not affected", "never", &["retbleed_return_thunk", "zen_"]),
     ("RETBleed: Vulnerable", "never", &["retbleed_return_thunk", "zen_"]),
 ];
@@ -207,7 +257,7 @@ impl Unused {
         }
         let prefixes = SWITCHES
             .iter()
-            .filter(|(word, _)| last.contains(word))
+            .filter(|(word, _)| last.iter().any(|last| switches(last, word)))
             .flat_map(|(_, prefixes)| prefixes.iter().copied())
             .collect();
         let mut unused = Self { prefixes };
@@ -248,6 +298,13 @@ impl Unused {
         unused.prefixes.sort_unstable();
         unused.prefixes.dedup();
         speaks.then_some(unused)
+    }
+
+    /// What a machine does not use that has no other bugs than these, named as in `/proc/cpuinfo`.
+    #[must_use]
+    pub fn without(bugs: &[&str]) -> Self {
+        let spared = AGAINST.iter().filter(|(bug, _)| !bugs.contains(bug));
+        Self { prefixes: spared.flat_map(|(_, prefixes)| prefixes.iter().copied()).collect() }
     }
 
     /// Both together.
@@ -323,5 +380,32 @@ mod tests {
         assert!(zen2.features.contains("smap") && !zen2.features.contains("fsrm"));
         assert!(Machine::named("pentium").is_none());
         assert!(Machine::names().all(|name| Machine::named(name).is_some()));
+    }
+
+    #[test]
+    fn a_machine_does_without_code_against_bugs_it_has_not() {
+        let unused = |name: &str| Machine::named(name).expect("a machine").unused;
+        assert!(unused("skylake").holds("srso_safe_ret"));
+        assert!(!unused("skylake").holds("call_depth_return_thunk"));
+        assert!(unused("zen3").holds("retbleed_return_thunk"));
+        assert!(!unused("zen3").holds("srso_alias_safe_ret"));
+        assert!(unused("epyc-turin").holds("srso_safe_ret"));
+        // The name of a level stands for machines of every maker.
+        assert!(!unused("x86-64-v3").holds("srso_safe_ret"));
+        let cpuinfo = "flags\t\t: fpu erms\nbugs\t\t: spectre_v1 spectre_v2 its\n";
+        let machine = Machine::parse(cpuinfo).expect("a machine");
+        assert!(machine.unused.holds("srso_safe_ret") && !machine.unused.holds("its_return_thunk"));
+        assert!(!Machine::parse("flags : fpu\n").expect("a machine").unused.holds("srso_safe_ret"));
+    }
+
+    #[test]
+    fn a_second_wish_in_a_word_does_not_hide_the_setting() {
+        assert!(Unused::under("retbleed=ibpb,nosmt").holds("retbleed_return_thunk"));
+        assert!(Unused::under("spectre_v2=eibrs,lfence").holds("__x86_indirect_thunk_rax"));
+        assert!(!Unused::under("spectre_v2=eibrs,retpoline").holds("__x86_indirect_thunk_rax"));
+        let log = "[    0.1] Spectre V2 : Mitigation: Enhanced / Automatic IBRS\n\
+                   [    0.1] ITS: Mitigation: Aligned branch/return thunks\n";
+        let unused = Unused::said_in(log).expect("a choice");
+        assert!(unused.holds("__x86_indirect_thunk_rax") && !unused.holds("its_return_thunk"));
     }
 }

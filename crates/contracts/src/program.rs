@@ -195,6 +195,8 @@ impl<'i, 'd> Code<'i, 'd> {
                 targets.insert(*address, Target::Return);
             } else if is_indirect_thunk(name) {
                 targets.insert(*address, Target::Indirect(Register::None));
+            } else if NEVER_RETURN.contains(&name.as_str()) {
+                targets.insert(*address, Target::NoReturn);
             }
         }
         let mut marked = Sieve::default();

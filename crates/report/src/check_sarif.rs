@@ -17,7 +17,7 @@ struct Log<'r> {
 #[derive(Serialize)]
 struct Run<'r> {
     tool: Tool,
-    artifacts: Vec<Artifact<'r>>,
+    artifacts: Vec<Artifact>,
     results: Vec<ResultEntry<'r>>,
 }
 
@@ -47,13 +47,13 @@ struct Message {
 }
 
 #[derive(Serialize)]
-struct Artifact<'r> {
-    location: ArtifactLocation<'r>,
+struct Artifact {
+    location: ArtifactLocation,
 }
 
 #[derive(Serialize)]
-struct ArtifactLocation<'r> {
-    uri: &'r str,
+struct ArtifactLocation {
+    uri: String,
 }
 
 #[derive(Serialize)]
@@ -76,7 +76,7 @@ struct Fingerprint {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Location<'r> {
-    physical_location: Physical<'r>,
+    physical_location: Physical,
     logical_locations: [Logical<'r>; 1],
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<Message>,
@@ -84,15 +84,18 @@ struct Location<'r> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Physical<'r> {
-    artifact_location: ArtifactLocation<'r>,
+struct Physical {
+    artifact_location: ArtifactLocation,
     address: Address,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Address {
-    absolute_address: u64,
+    /// Left out where it does not fit into 63 bits: readers hold it in a signed word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    absolute_address: Option<i64>,
+    name: String,
 }
 
 #[derive(Serialize)]
@@ -125,7 +128,9 @@ pub fn sarif(report: &Report) -> impl Serialize + '_ {
             artifacts: report
                 .images
                 .iter()
-                .map(|uri| Artifact { location: ArtifactLocation { uri } })
+                .enumerate()
+                .filter(|(number, image)| !report.images[..*number].contains(image))
+                .map(|(_, image)| Artifact { location: ArtifactLocation { uri: uri(image) } })
                 .collect(),
             results: report.findings.iter().map(result).collect(),
         }],
@@ -147,7 +152,16 @@ fn result(finding: &Finding) -> ResultEntry<'_> {
         related_locations: finding
             .sites
             .iter()
-            .map(|site| location(&site.call, Some(format!("relies on {}", site.relies.join(" ")))))
+            .enumerate()
+            // The standard wants each once; a call that suffers in two ways is named at its first.
+            .filter(|(number, site)| {
+                !finding.sites[..*number].iter().any(|other| {
+                    other.call.address == site.call.address && other.relies == site.relies
+                })
+            })
+            .map(|(_, site)| {
+                location(&site.call, Some(format!("relies on {}", site.relies.join(" "))))
+            })
             .collect(),
         partial_fingerprints: Fingerprint {
             culprit: format!("{}:{}", finding.culprit, finding.destroys.join("+")),
@@ -158,10 +172,26 @@ fn result(finding: &Finding) -> ResultEntry<'_> {
 fn location(place: &Place, text: Option<String>) -> Location<'_> {
     Location {
         physical_location: Physical {
-            artifact_location: ArtifactLocation { uri: &place.image },
-            address: Address { absolute_address: place.address },
+            artifact_location: ArtifactLocation { uri: uri(&place.image) },
+            address: Address {
+                absolute_address: i64::try_from(place.address).ok(),
+                name: format!("{:#x}", place.address),
+            },
         },
         logical_locations: [Logical { fully_qualified_name: &place.symbol, kind: "function" }],
         message: text.map(|text| Message { text }),
     }
+}
+
+/// A path as a URI reference: RFC 3986, section 2.1.
+fn uri(path: &str) -> String {
+    path.bytes().fold(String::with_capacity(path.len()), |mut uri, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                uri.push(char::from(byte));
+            }
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+        uri
+    })
 }

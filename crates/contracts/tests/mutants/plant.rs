@@ -63,7 +63,11 @@ pub(crate) fn mutants(program: &Program<'_, '_>, healthy: &Report) -> Vec<Mutant
                 let kept = contract.preserves - CALLEE_SAVED;
                 bed.pops(kept, &mut planted);
                 bed.another_scratch_register(kept, &mut planted);
-                for register in kept.generals().filter(|register| [1, 2, 6, 8].contains(register)) {
+                // RCX, RDX, RSI and R8; RBX where nothing else is promised, as by the copies to and from user space.
+                let promised =
+                    if kept.generals().next().is_some() { kept } else { contract.preserves };
+                let some = |register: &usize| [1, 2, 3, 6, 8].contains(register);
+                for register in promised.generals().filter(some) {
                     bed.cleared_before_the_return(
                         "a register cleared before the return of a function with a stated contract",
                         register,
