@@ -39,6 +39,8 @@ pub struct Output {
     steps: u32,
     /// Lines that still belong to the first error.
     following: usize,
+    /// The last program that a shell did not find.
+    missing: Option<String>,
 }
 
 #[derive(Debug)]
@@ -71,6 +73,9 @@ impl Output {
                 Diagnostic::Make { target, text } => self.make_failed(target, text),
             }
             return Said::Diagnostic;
+        }
+        if let Some(said) = missing_program(line) {
+            self.missing = Some(cut(said));
         }
         if self.following > 0 {
             // Excerpts of compilers begin with blanks; a line that does not is another matter.
@@ -138,7 +143,9 @@ impl Output {
             }
             Some(_) => {}
             None => {
-                self.fail("", 0, text, true);
+                // 127 is what a shell ends with that cannot find a program; it has said which one.
+                let missing = self.missing.take().filter(|_| text.ends_with("Error 127"));
+                self.fail("", 0, missing.as_deref().unwrap_or(text), true);
                 if let Some(found) = &mut self.failure {
                     found.failure.target = cut(target);
                 }
@@ -246,6 +253,20 @@ fn make(text: &str) -> Diagnostic<'_> {
     Diagnostic::Make { target, text }
 }
 
+/// `flex: not found` for `/bin/sh: 1: flex: not found`, and what bash says for it. Some probes of a healthy build
+/// say so, too, so that this is no error by itself.
+fn missing_program(line: &str) -> Option<&str> {
+    let said = line.strip_prefix("/bin/sh: ")?;
+    if !said.ends_with(": not found") && !said.ends_with(": command not found") {
+        return None;
+    }
+    let said = said.strip_prefix("line ").unwrap_or(said);
+    Some(match said.split_once(": ") {
+        Some((number, rest)) if number.parse::<u32>().is_ok() => rest,
+        _ => said,
+    })
+}
+
 /// `file:line` or `file:line:column`.
 fn located(place: &str) -> Option<(&str, u32)> {
     let (head, last) = place.rsplit_once(':')?;
@@ -343,6 +364,17 @@ mod tests {
                 "bad.  Stop.",
             ),
             ("make[1]: *** [Makefile:2: a.o] Error 1\nb.c:1:1: error: later\n", "b.c", "later"),
+            (
+                "/bin/sh: 1: pahole: not found\n/bin/sh: 1: flex: not found\nmake[1]: *** [x:9: a.lex.c] Error 127\n",
+                "",
+                "flex: not found",
+            ),
+            (
+                "/bin/sh: line 1: bc: command not found\nmake[1]: *** [x:9: t.h] Error 127\n",
+                "",
+                "bc: command not found",
+            ),
+            ("/bin/sh: 1: pahole: not found\nmake: *** [x:9: y] Error 2\n", "", "[x:9: y] Error 2"),
         ] {
             let failure = read(text).failure().unwrap();
             assert_eq!(
