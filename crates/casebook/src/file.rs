@@ -120,6 +120,8 @@ enum ProofEntry {
         finding: String,
         subject: String,
         suspect: String,
+        #[serde(default)]
+        names: String,
         #[serde(default, rename = "looks-like")]
         looks_like: String,
     },
@@ -561,11 +563,12 @@ impl Places<'_> {
 
     fn proof(&self, entry: &Spanned<ProofEntry>) -> Result<Proof, CaseError> {
         let (kernel, step) = match entry.get_ref() {
-            ProofEntry::Explain { kernel, finding, subject, suspect, looks_like } => {
+            ProofEntry::Explain { kernel, finding, subject, suspect, names, looks_like } => {
                 let step = Step::Explain {
                     finding: self.code(entry.span(), finding)?,
                     subject: subject.clone(),
                     suspect: suspect.clone(),
+                    names: names.clone(),
                     looks_like: looks_like.clone(),
                 };
                 (kernel, step)

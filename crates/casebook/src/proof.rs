@@ -6,11 +6,12 @@ use crate::recipe::{Proof, Step};
 pub fn words(proof: &Proof) -> String {
     let kernel = &proof.kernel;
     match &proof.step {
-        Step::Explain { finding, subject, suspect, looks_like } => {
+        Step::Explain { finding, subject, suspect, names, looks_like } => {
+            let names = if names.is_empty() { String::new() } else { format!(" {names}") };
             let value =
                 if looks_like.is_empty() { String::new() } else { format!(" with a {looks_like}") };
             format!(
-                "explain says of {kernel}: {} ({finding}), {subject}{value}, suspect {suspect}",
+                "explain says of {kernel}: {} ({finding}), {subject}{value}, suspect {suspect}{names}",
                 finding.id()
             )
         }

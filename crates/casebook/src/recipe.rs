@@ -188,6 +188,8 @@ pub enum Step {
         subject: String,
         /// with a suspect of this kind at the head, such as `callee`,
         suspect: String,
+        /// which is this function; empty where that does not matter,
+        names: String,
         /// and a value that looks like this; empty where that does not matter.
         looks_like: String,
     },

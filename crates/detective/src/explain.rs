@@ -11,6 +11,7 @@ use kolumbo_dataflow::Syntax;
 use kolumbo_dataflow::symbolic::{Flag, Gpr, Subject, Verdict};
 
 use crate::accuse::{self, Surroundings};
+use crate::callee::name_callees;
 use crate::code::Images;
 use crate::consistency::{Conclusion, Consistency};
 use crate::decode;
@@ -93,7 +94,14 @@ fn one_state(
         input_offset: Some(state.span.start),
     };
     let mut summary = summarise(&situation, &consistency);
-    let findings = accuse::findings(&situation, &consistency, &around);
+    let mut findings = accuse::findings(&situation, &consistency, &around);
+    if let Some((code, _)) = options.images.of(&situation.place) {
+        for finding in &mut findings {
+            if let Some(register) = Gpr::from_name(&finding.subject.to_ascii_lowercase()) {
+                name_callees(finding, register, code.image());
+            }
+        }
+    }
     if report.corrupted && !findings.is_empty() {
         // Lines of another CPU's dump would make any state impossible.
         summary.conclusion = StateConclusion::Doubtful;

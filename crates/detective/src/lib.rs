@@ -13,6 +13,7 @@ pub mod consistency;
 pub mod entry;
 
 pub mod accuse;
+mod callee;
 mod suspect;
 
 pub mod decode;

@@ -256,7 +256,7 @@ fn listed_writer(scene: &Scene<'_>, register: Gpr, canary: bool) -> Option<Liste
 }
 
 /// Address, text and "loads %gs:0x28" of each listed instruction that writes `register`.
-fn writes_to(listing: &Listing, register: Gpr) -> Vec<(u64, String, bool)> {
+pub(crate) fn writes_to(listing: &Listing, register: Gpr) -> Vec<(u64, String, bool)> {
     let mut reader = EffectsReader::default();
     let wanted = Parts::general(register.index());
     let mut found = Vec::new();

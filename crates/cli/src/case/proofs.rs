@@ -91,8 +91,8 @@ struct Scene<'a> {
 impl Scene<'_> {
     fn step(&self, proof: &Proof) -> Result<Came> {
         match &proof.step {
-            Step::Explain { finding, subject, suspect, looks_like } => {
-                self.explain(*finding, subject, suspect, looks_like)
+            Step::Explain { finding, subject, suspect, names, looks_like } => {
+                self.explain(*finding, subject, (suspect, names), looks_like)
             }
             Step::Check { culprits } => self.check(culprits),
             Step::Testcase { culprit, contains } => self.testcase(culprit, contains),
@@ -126,7 +126,7 @@ impl Scene<'_> {
         &self,
         code: FindingCode,
         subject: &str,
-        suspect: &str,
+        (suspect, names): (&str, &str),
         looks_like: &str,
     ) -> Result<Came> {
         let (path, explanation) = self.explanation()?;
@@ -143,12 +143,17 @@ impl Scene<'_> {
         let kind = first.map(|s| kind_name(s.kind)).unwrap_or_default();
         let looks = finding.observed_looks_like.as_deref().unwrap_or("nothing in particular");
         let others = explanation.findings.len() - 1;
+        let name = first.and_then(|s| s.name.as_deref()).unwrap_or_default();
+        let function = name.split('+').next().unwrap_or_default();
         let mut outcome =
-            format!("{} {}, first suspect {kind}: {looks}", finding.id, finding.subject);
+            format!("{} {}, first suspect {kind} {name}: {looks}", finding.id, finding.subject);
         if others > 0 {
             outcome.push_str(&format!("; and {others} more"));
         }
-        let holds = kind == suspect && looks.contains(looks_like) && others == 0;
+        let holds = kind == suspect
+            && (names.is_empty() || names == function)
+            && looks.contains(looks_like)
+            && others == 0;
         let mut page = Page::default();
         kolumbo_report::explain::render_finding(&mut page, finding);
         Ok(Came { outcome, holds, evidence: page.finish(), command })
