@@ -78,7 +78,7 @@ pub struct KernelRun {
     pub name: String,
     /// What it is for.
     pub about: String,
-    /// First line of the compiler's `--version`.
+    /// Name and version of the compiler: `clang-14 14.0.6`.
     pub compiler: String,
     /// Its release.
     pub release: String,

@@ -248,7 +248,7 @@ fn compile(
     Ok(KernelRun {
         name: kernel.name.clone(),
         about: kernel.about.clone(),
-        compiler: result.file.toolchain.version.clone(),
+        compiler: format!("{} {}", result.file.toolchain.name, result.file.toolchain.version),
         release: result.file.release.clone(),
         edits: built.edits.clone(),
         folder: result.out.display().to_string(),

@@ -32,7 +32,7 @@ pub fn report(run: &CaseRun) -> String {
         };
         page.wrapped(
             "kernel    ",
-            &format!("{}: {} {}{edits}; {time}", kernel.name, kernel.compiler, kernel.about),
+            &format!("{}: {} ({}){edits}; {time}", kernel.name, kernel.about, kernel.compiler),
         );
     }
     page.gap();
