@@ -330,6 +330,13 @@ impl Target {
 
 /// Boots the target, watches its calls, and says what that comes to.
 pub(crate) fn proven(target: &Target, interrupted: &AtomicBool) -> Result<ProofFile> {
+    let spec = &target.request.spec;
+    if spec.host.is_some() || !spec.engine.is_qemu() {
+        anyhow::bail!(
+            "calls are watched in guests of QEMU only, and this one ran in kolumbo's own monitor; boot the kernel \
+             in QEMU and prove that case"
+        );
+    }
     let started = rfc3339(SystemTime::now());
     let found = kernel::find(Path::new(&target.request.spec.kernel), &target.request.cache)?;
     let vmlinux = found.vmlinux.as_deref().map(kernel::map).transpose()?;
