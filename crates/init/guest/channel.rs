@@ -98,6 +98,14 @@ pub fn write(bytes: &[u8]) {
     }
 }
 
+/// Waits until everything has left, for `patience_ms` at most. A port takes a byte when it is written; a
+/// terminal keeps what a reset would throw away.
+pub fn drain(patience_ms: u64) {
+    if WAY.load(Relaxed) == SERIAL_FILE {
+        sys::drain_terminal(FD.load(Relaxed), patience_ms);
+    }
+}
+
 fn set(way: u8, fd: usize) {
     FD.store(fd, Relaxed);
     WAY.store(way, Relaxed);

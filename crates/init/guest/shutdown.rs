@@ -4,14 +4,14 @@
 
 use crate::line::Line;
 use crate::sys::{self, RebootCommand};
-use crate::{facts, trouble, words};
+use crate::{channel, facts, trouble, words};
 
-/// How long the console may take to send what a program wrote last.
-const CONSOLE_PATIENCE_MS: u64 = 1000;
+/// How long the console may take to send what a program wrote last, and the channel what init said.
+const PATIENCE_MS: u64 = 1000;
 const CONSOLE: usize = 1;
 
 pub fn power_off() -> ! {
-    drain_console();
+    sys::drain_terminal(CONSOLE, PATIENCE_MS);
     let mut line = Line::new(words::END);
     line.number("up_ms", sys::uptime_ms());
     if let Some(taint) = facts::taint() {
@@ -24,6 +24,7 @@ pub fn power_off() -> ! {
     line.number("up_ms", sys::uptime_ms());
     line.text("way", if can_power_off { b"power-off" } else { b"restart" });
     line.say();
+    channel::drain(PATIENCE_MS);
 
     sys::sync();
     if can_power_off {
@@ -33,18 +34,6 @@ pub fn power_off() -> ! {
     // PID 1 must not end: the kernel would panic, and that would look like the guest's fault.
     loop {
         sys::pause();
-    }
-}
-
-/// Waits until the console has sent everything, which a power-off would throw away. Asks instead of
-/// waiting in the kernel (`tcdrain`): a sick serial port would keep init there for ever.
-fn drain_console() {
-    for _ in 0..CONSOLE_PATIENCE_MS {
-        match sys::bytes_to_send(CONSOLE) {
-            Ok(1..) => sys::sleep_ms(1),
-            // Sent, or the console is no terminal.
-            Ok(0) | Err(_) => break,
-        }
     }
 }
 

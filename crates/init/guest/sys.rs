@@ -218,6 +218,18 @@ pub fn allow_ports(first: u16, count: usize) -> bool {
         || call(nr::IOPL, [3, 0, 0, 0, 0, 0]).is_ok()
 }
 
+/// Waits until a terminal has sent everything, which a reset would throw away. Asks instead of waiting in
+/// the kernel (`tcdrain`): a sick serial port would keep init there for ever.
+pub fn drain_terminal(fd: usize, patience_ms: u64) {
+    for _ in 0..patience_ms {
+        match bytes_to_send(fd) {
+            Ok(1..) => sleep_ms(1),
+            // Sent, or it is no terminal.
+            Ok(0) | Err(_) => break,
+        }
+    }
+}
+
 /// Makes a terminal pass bytes on as they are.
 pub fn make_raw(fd: usize) {
     const TCGETS: usize = 0x5401;
@@ -235,7 +247,7 @@ pub fn make_raw(fd: usize) {
 }
 
 /// How many bytes a terminal has still to send.
-pub fn bytes_to_send(fd: usize) -> Result<usize, Errno> {
+fn bytes_to_send(fd: usize) -> Result<usize, Errno> {
     const TIOCOUTQ: usize = 0x5411;
     let mut bytes = 0i32;
     call(nr::IOCTL, [fd, TIOCOUTQ, &raw mut bytes as usize, 0, 0, 0])?;

@@ -18,6 +18,11 @@ use crate::folder::FolderWriter;
 /// Bytes of code in a sample, as everywhere.
 const SAMPLE_CODE: usize = 16;
 
+/// Below this part of a CPU, nothing that the CPUs of a guest inside a guest do is held against them. Between
+/// two timer ticks its host may then be too slow to run even one instruction of it: the CPU is used,
+/// and the guest stands where it stood.
+const LEAST_SHARE: f64 = 0.3;
+
 /// What a guest under the monitor has done so far.
 pub(crate) struct Inside<'a> {
     pub(crate) judge: Judge,
@@ -106,7 +111,8 @@ impl<'a> Inside<'a> {
         let mut vcpus: Vec<VcpuSample> = cpus.iter().map(sample).collect();
         for (vcpu, (before, real)) in vcpus.iter_mut().zip(&mut self.ran_us) {
             let Some(ran_us) = vcpu.ran_us else { continue };
-            *real += ran_us.saturating_sub(*before) as f64 * self.share;
+            let share = if self.share < LEAST_SHARE { 0.0 } else { self.share };
+            *real += ran_us.saturating_sub(*before) as f64 * share;
             *before = ran_us;
             vcpu.ran_us = Some(*real as u64);
         }
