@@ -22,13 +22,23 @@ struct Builtin {
     files: &'static [(&'static str, &'static str)],
 }
 
-const BUILTIN: &[Builtin] = &[Builtin {
-    name: "native-save-fl",
-    files: &[
-        (RECIPE_FILE, include_str!("../../../cases/native-save-fl/case.toml")),
-        ("small.config", include_str!("../../../cases/native-save-fl/small.config")),
-    ],
-}];
+const BUILTIN: &[Builtin] = &[
+    Builtin {
+        name: "native-save-fl",
+        files: &[
+            (RECIPE_FILE, include_str!("../../../cases/native-save-fl/case.toml")),
+            ("small.config", include_str!("../../../cases/native-save-fl/small.config")),
+        ],
+    },
+    Builtin {
+        name: "srso-safe-ret",
+        files: &[
+            (RECIPE_FILE, include_str!("../../../cases/srso-safe-ret/case.toml")),
+            ("host.config", include_str!("../../../cases/srso-safe-ret/host.config")),
+            ("guest.config", include_str!("../../../cases/srso-safe-ret/guest.config")),
+        ],
+    },
+];
 
 /// Why a case cannot be used.
 #[derive(Debug, thiserror::Error)]
