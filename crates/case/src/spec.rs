@@ -98,6 +98,9 @@ pub struct HostSpec {
     pub memory: u64,
     /// Words added to its command line, after kolumbo's own.
     pub append: Vec<String>,
+    /// Modules that kolumbo's init loads there, in this order: those of KVM where it is not built in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<String>,
 }
 
 /// Everything that decides what a guest is given. Two runs with equal specs and equal inputs are

@@ -135,6 +135,13 @@ enum ProofEntry {
         #[serde(default)]
         contains: Vec<String>,
     },
+    Emulation {
+        kernel: String,
+        differs: bool,
+        cpu: Option<String>,
+        #[serde(default)]
+        append: Vec<String>,
+    },
     Prove {
         kernel: String,
         register: String,
@@ -166,6 +173,7 @@ const BASE_KEYS: &[&str] = &[
     "host-smp",
     "host-memory",
     "host-append",
+    "host-module",
     "qemu-opts",
 ];
 
@@ -578,6 +586,11 @@ impl Places<'_> {
             }
             ProofEntry::Testcase { kernel, culprit, contains } => {
                 (kernel, Step::Testcase { culprit: culprit.clone(), contains: contains.clone() })
+            }
+            ProofEntry::Emulation { kernel, differs, cpu, append } => {
+                let step =
+                    Step::Emulation { differs: *differs, cpu: cpu.clone(), append: append.clone() };
+                (kernel, step)
             }
             ProofEntry::Prove { kernel, register, broken, becomes, call } => {
                 let step = Step::Prove {

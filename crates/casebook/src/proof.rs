@@ -24,6 +24,12 @@ pub fn words(proof: &Proof) -> String {
         Step::Testcase { culprit, .. } => {
             format!("check writes a test for the compiler out of {culprit} of {kernel}")
         }
+        Step::Emulation { differs: true, .. } => {
+            format!("flags that {kernel} emulates for a guest of its are not the CPU's")
+        }
+        Step::Emulation { differs: false, .. } => {
+            format!("flags that {kernel} emulates for a guest of its are the CPU's")
+        }
         Step::Prove { register, broken, becomes, call } => {
             let call = call.as_deref().map_or("the calls that check or explain name", |c| c);
             match (broken, becomes.is_empty()) {

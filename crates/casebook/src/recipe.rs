@@ -205,6 +205,15 @@ pub enum Step {
         /// It says all of this.
         contains: Vec<String>,
     },
+    /// The kernel runs a guest of a few instructions, and its flags are compared with the CPU's.
+    Emulation {
+        /// Whether they differ. False for a control.
+        differs: bool,
+        /// QEMU's CPU model, which must be able to run guests.
+        cpu: Option<String>,
+        /// Words for the kernel's command line.
+        append: Vec<String>,
+    },
     /// What happens at a call is watched in the running guest.
     Prove {
         /// The register that the callee should have kept.
@@ -225,6 +234,7 @@ impl Step {
             Step::Explain { .. } => "explain",
             Step::Check { .. } => "check",
             Step::Testcase { .. } => "testcase",
+            Step::Emulation { .. } => "emulation",
             Step::Prove { .. } => "prove",
         }
     }

@@ -164,6 +164,11 @@ pub(crate) struct BootArgs {
     #[arg(long, value_name = "STR", allow_hyphen_values = true, requires = "host_kernel")]
     pub(crate) host_append: Vec<String>,
 
+    /// A module that is loaded in the host kernel first, such as kvm.ko and kvm-amd.ko; may be given more
+    /// than once
+    #[arg(long = "host-module", value_name = "FILE.ko", value_hint = ValueHint::FilePath, requires = "host_kernel")]
+    pub(crate) host_modules: Vec<String>,
+
     /// Stop before the first instruction and wait for gdb on a socket
     #[arg(short, long)]
     pub(crate) gdb: bool,

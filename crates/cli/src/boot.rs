@@ -149,6 +149,7 @@ fn request(args: &BootArgs, gdb: Option<PathBuf>) -> Result<Request> {
                 smp: args.host_smp,
                 memory: args.host_memory,
                 append: args.host_append.clone(),
+                modules: args.host_modules.clone(),
             }),
         },
         qemu: args.qemu.clone(),

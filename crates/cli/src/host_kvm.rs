@@ -1,7 +1,7 @@
 //! `kolumbo prove --host-kvm`: does a hypervisor emulate instructions as the CPU executes them?
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -10,6 +10,7 @@ use kolumbo_case::emulation::{EmulationFile, Outcome as Form};
 use kolumbo_case::{Accel, BootSpec, HostSpec};
 use kolumbo_lab::boot::Request;
 use kolumbo_lab::{emulation, size};
+use kolumbo_machine::qemu::quote;
 
 use crate::boot;
 use crate::exit::Outcome;
@@ -29,6 +30,10 @@ pub(crate) struct HostKvmArgs {
     /// Words for that kernel's command line; may be given more than once
     #[arg(long, value_name = "STR", allow_hyphen_values = true, requires = "host_kernel")]
     pub(crate) host_append: Vec<String>,
+
+    /// A module that is loaded there first, such as kvm.ko and kvm-amd.ko; may be given more than once
+    #[arg(long = "host-module", value_name = "FILE.ko", value_hint = ValueHint::FilePath, requires = "host_kernel")]
+    pub(crate) host_modules: Vec<String>,
 
     /// That kernel's memory
     #[arg(long, default_value = "512M", value_parser = size::parse_memory, value_name = "SIZE", requires = "host_kernel")]
@@ -67,9 +72,62 @@ fn outcome(file: &EmulationFile) -> Outcome {
     }
 }
 
+/// A kernel whose KVM is tested under QEMU's translator, on behalf of a case.
+pub(crate) struct Target<'a> {
+    pub(crate) kernel: &'a str,
+    pub(crate) cpu: Option<&'a str>,
+    pub(crate) append: &'a [String],
+    pub(crate) qemu: Option<&'a str>,
+    pub(crate) cache: &'a Path,
+}
+
+impl Target<'_> {
+    /// Longest time of a boot and the test, in milliseconds: seconds on a quiet machine.
+    const LIMIT_MS: u64 = 120_000;
+    const MEMORY: u64 = 512 << 20;
+
+    pub(crate) fn tested(&self) -> Result<EmulationFile> {
+        let host = HostSpec {
+            kernel: self.kernel.to_owned(),
+            smp: 1,
+            memory: Self::MEMORY,
+            append: self.append.to_vec(),
+            modules: Vec::new(),
+        };
+        let spec = BootSpec {
+            cpu: self.cpu.map(str::to_owned),
+            accel: Accel::Tcg,
+            timeout_ms: Self::LIMIT_MS,
+            host: Some(host),
+            ..BootSpec::default()
+        };
+        let request = Request {
+            spec,
+            qemu: self.qemu.map(str::to_owned),
+            cache: self.cache.to_owned(),
+            ..Request::default()
+        };
+        Ok(emulation::under(&request)?)
+    }
+
+    /// The command line that does the same.
+    pub(crate) fn command(&self) -> String {
+        let mut words = vec!["kolumbo", "prove", "--host-kvm", "--host-kernel", self.kernel];
+        words.extend(["--accel", "tcg"]);
+        words.extend(self.cpu.iter().flat_map(|cpu| ["--cpu", cpu]));
+        words.extend(self.append.iter().flat_map(|append| ["--host-append", append]));
+        words.into_iter().map(quote).collect::<Vec<_>>().join(" ")
+    }
+}
+
 fn request(args: &HostKvmArgs, kernel: String, limit_ms: u64) -> Result<Request> {
-    let host =
-        HostSpec { kernel, smp: 1, memory: args.host_memory, append: args.host_append.clone() };
+    let host = HostSpec {
+        kernel,
+        smp: 1,
+        memory: args.host_memory,
+        append: args.host_append.clone(),
+        modules: args.host_modules.clone(),
+    };
     Ok(Request {
         spec: BootSpec {
             cpu: args.cpu.clone(),

@@ -453,6 +453,9 @@ impl View<'_, '_, '_> {
             let blame = blame(self.program, conflict.callee, conflict.lost, &keeps)
                 .filter(|_| !jumps_on)
                 .unwrap_or_else(|| own_blame(self.program, conflict.callee, conflict.lost));
+            if conflict.declared.is_none() && self.is_unknown_call(&blame) {
+                continue;
+            }
             let declared = conflict.declared.is_some() || broken.contains(&blame.function);
             groups.entry((blame.function, declared)).or_default().push((conflict, blame));
         }
@@ -466,6 +469,18 @@ impl View<'_, '_, '_> {
                 .then(left.address.cmp(&right.address))
         });
         findings
+    }
+
+    /// Whether what is blamed is a call of nobody knows whom. Nobody saw it destroy anything: such a callee is taken to do
+    /// all that C allows. A caller that relies on more was compiled by one who knew better, as where the call stands in
+    /// inline assembly that says what it destroys.
+    fn is_unknown_call(&self, blame: &Blame) -> bool {
+        let function = self.program.function(blame.function);
+        function.is_some_and(|function| {
+            function.demands.sites.iter().any(|site| {
+                site.address == blame.instruction && matches!(site.callee, Callee::Unknown)
+            })
+        })
     }
 
     fn finding(&self, group: Vec<(Conflict, Blame)>) -> Finding {

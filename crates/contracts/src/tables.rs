@@ -231,7 +231,7 @@ impl Tables {
             };
             if let (Some(instruction), Some(fixup)) = (relative(0), relative(4)) {
                 let code = |address| image.region(address).is_some_and(|region| region.code);
-                if code(instruction) && code(fixup) {
+                if code(instruction) && code(fixup) && !handler_writes(entry) {
                     self.faults.entry(instruction).or_default().push(fixup);
                 }
             }
@@ -329,4 +329,22 @@ impl Layout {
             },
         ))
     }
+}
+/// Whether the handler of an exception table entry itself writes registers that the code behind the fixup reads. The way through the
+/// fixup is left out then: seen without the handler, it would read what the straight way writes.
+///
+/// Types and operands: arch/x86/include/asm/extable_fixup_types.h, since commit 46d28947d987 (v5.16). Before, the same
+/// word was the distance to a handler, which never has the upper half of such an immediate.
+fn handler_writes(entry: &[u8]) -> bool {
+    const WRITES: [u8; 6] = [
+        9,  // EX_TYPE_RDMSR
+        10, // EX_TYPE_WRMSR_SAFE
+        11, // EX_TYPE_RDMSR_SAFE
+        16, // EX_TYPE_POP_REG
+        17, // EX_TYPE_IMM_REG
+        20, // EX_TYPE_ZEROPAD
+    ];
+    const IMMEDIATES: std::ops::RangeInclusive<i16> = -64..=8;
+    let Some(&[kind, _, low, high]) = entry.get(8..12) else { return false };
+    WRITES.contains(&kind) && IMMEDIATES.contains(&i16::from_le_bytes([low, high]))
 }

@@ -14,7 +14,7 @@ use kolumbo_case::{
     Verdict, VerdictKind,
 };
 use kolumbo_judge::{Decision, Judge, Params};
-use kolumbo_machine::initramfs::{self, Contents, InitramfsError};
+use kolumbo_machine::initramfs::{self, Contents, InitramfsError, Module};
 use kolumbo_machine::kvm;
 use kolumbo_machine::module_file::{self, ModuleError};
 use kolumbo_machine::program_file::{self, ProgramError};
@@ -186,7 +186,7 @@ pub fn prepare(request: &Request) -> Result<Prepared, BootError> {
             let clock = |append: &[String]| nested::clock_words(accel, append);
             let guest_line = command_line(&[&*spec.append, &*clock(&spec.append)].concat());
             cmdline = command_line(&[&*host.append, &*clock(&host.append)].concat());
-            Some(nested::host_initramfs(spec, &found, &guest_line)?)
+            Some(nested::host_initramfs(spec, host, &found, &guest_line)?)
         }
         (Some(_), None) => None,
         (None, None) => Some(own_initramfs(spec)?),
@@ -269,15 +269,19 @@ pub fn command_line(append: &[String]) -> String {
     }
 }
 
-pub(crate) fn own_initramfs(spec: &BootSpec) -> Result<Vec<u8>, BootError> {
-    let modules = spec
-        .modules
+/// Modules as they were named, each with its parameters behind a blank.
+pub(crate) fn read_modules(given: &[String]) -> Result<Vec<Module>, ModuleError> {
+    given
         .iter()
         .map(|given| {
             let (path, parameters) = inputs::split_module(given);
             module_file::read_module(path, parameters)
         })
-        .collect::<Result<Vec<_>, _>>()?;
+        .collect()
+}
+
+pub(crate) fn own_initramfs(spec: &BootSpec) -> Result<Vec<u8>, BootError> {
+    let modules = read_modules(&spec.modules)?;
     let program = match spec.exec.split_first() {
         Some((program, arguments)) => {
             let path = inputs::program_path(program);
@@ -584,7 +588,9 @@ pub(crate) fn input_files(
     files.extend(beside.into_iter().filter_map(|(role, path)| Some((role, path.clone()?))));
     files.extend(host.map(|host| ("host-kernel", host.image.clone())));
     files.extend(request.spec.initrd.iter().map(|p| ("initrd", PathBuf::from(p))));
-    let modules = request.spec.modules.iter().map(|m| inputs::split_module(m).0.to_owned());
+    let of_host = request.spec.host.iter().flat_map(|host| &host.modules);
+    let modules = request.spec.modules.iter().chain(of_host);
+    let modules = modules.map(|m| inputs::split_module(m).0.to_owned());
     files.extend(modules.map(|path| ("module", path)));
     files.extend(request.spec.exec.first().map(|p| ("exec", inputs::program_path(p))));
     files

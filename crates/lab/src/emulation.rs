@@ -98,7 +98,7 @@ pub fn under(request: &Request) -> Result<EmulationFile, EmulationError> {
         .map_err(BootError::from)?;
     let initramfs = initramfs::build(Contents {
         init: kolumbo_init::INIT_ELF,
-        modules: &[],
+        modules: &boot::read_modules(&host.modules).map_err(BootError::from)?,
         program: Some(&program),
         files: &[],
     })

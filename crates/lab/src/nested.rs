@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kolumbo_case::{
-    Accel, BootSpec, CaseFile, Event, EventKind, NestedHost, Phase, Verdict, VerdictKind,
+    Accel, BootSpec, CaseFile, Event, EventKind, HostSpec, NestedHost, Phase, Verdict, VerdictKind,
 };
 use kolumbo_judge::{Decision, Judge, Params};
 use kolumbo_machine::initramfs::{self, Contents};
@@ -103,6 +103,7 @@ pub(crate) fn monitor_arguments(spec: &BootSpec, files: [&str; 2], line: &str) -
 /// line.
 pub(crate) fn host_initramfs(
     spec: &BootSpec,
+    host: &HostSpec,
     found: &Found,
     line: &str,
 ) -> Result<Vec<u8>, BootError> {
@@ -113,7 +114,7 @@ pub(crate) fn host_initramfs(
     let program = program_file::read_program(&monitor()?, &arguments, &folders)?;
     Ok(initramfs::build(Contents {
         init: kolumbo_init::INIT_ELF,
-        modules: &[],
+        modules: &boot::read_modules(&host.modules)?,
         program: Some(&program),
         files: &[(KERNEL, &kernel), (INITRD, &initrd)],
     })?)

@@ -63,6 +63,7 @@ fn request(recipe: &Recipe, kernels: &[KernelRun]) -> Request {
             host_smp: one("host-smp"),
             host_memory: one("host-memory"),
             host_append: all("host-append"),
+            host_modules: all("host-module"),
         },
         axes: axes.collect(),
         exclude: recipe.exclude.iter().map(pattern).collect(),

@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use kolumbo_case::casebook::{CellRun, KernelRun, ProofRun};
 use kolumbo_case::contract::Report;
+use kolumbo_case::emulation::Outcome as Form;
 use kolumbo_case::proof::Conclusion;
 use kolumbo_case::{CaseRun, Explanation, Finding, FindingCode, SuspectKind};
 use kolumbo_casebook::Recipe;
@@ -22,7 +23,7 @@ use kolumbo_report::check_testcase::testcase;
 use kolumbo_report::wrap::Page;
 
 use super::screen::Screen;
-use crate::prove;
+use crate::{host_kvm, prove};
 
 /// What a step came to.
 struct Came {
@@ -96,6 +97,9 @@ impl Scene<'_> {
             }
             Step::Check { culprits } => self.check(culprits),
             Step::Testcase { culprit, contains } => self.testcase(culprit, contains),
+            Step::Emulation { differs, cpu, append } => {
+                self.emulation(*differs, cpu.as_deref(), append)
+            }
             Step::Prove { register, broken, becomes, call } => {
                 self.prove(register, *broken, becomes, call.as_deref())
             }
@@ -210,6 +214,25 @@ impl Scene<'_> {
             missing => format!("{} lacks {}", test.name, missing.join(", ")),
         };
         Ok(Came { outcome, holds: missing.is_empty(), evidence: test.text, command })
+    }
+
+    /// The test of emulated flags on the KVM of this kernel, under QEMU's translator.
+    fn emulation(&self, differs: bool, cpu: Option<&str>, append: &[String]) -> Result<Came> {
+        let kernel = match self.kernel.image.as_str() {
+            image if image.ends_with("/vmlinux") => image,
+            _ => &self.kernel.folder,
+        };
+        let target = host_kvm::Target { kernel, cpu, append, qemu: self.qemu, cache: self.cache };
+        let file = target.tested()?;
+        Ok(Came {
+            outcome: kolumbo_report::emulation::sentence(&file),
+            holds: match file.count(Form::Differs) {
+                0 => !differs && file.count(Form::Ok) > 0,
+                _ => differs,
+            },
+            evidence: kolumbo_report::emulation::report(&file),
+            command: target.command(),
+        })
     }
 
     fn prove(

@@ -34,6 +34,9 @@ pub fn boot_arguments(spec: &BootSpec, between: &[String]) -> Vec<String> {
         for append in &host.append {
             option("--host-append", append.clone());
         }
+        for module in &host.modules {
+            option("--host-module", module.clone());
+        }
     }
     if !spec.engine.is_qemu() {
         words.extend(["--engine".to_owned(), spec.engine.name().to_owned()]);

@@ -63,6 +63,8 @@ struct Base {
     host_smp: Option<Spanned<Value>>,
     host_memory: Option<Spanned<Value>>,
     host_append: Option<Spanned<Value>>,
+    #[serde(alias = "host-modules")]
+    host_module: Option<Spanned<Value>>,
 }
 
 #[derive(Deserialize)]
@@ -111,6 +113,7 @@ pub fn parse(name: &str, text: &str) -> Result<MatrixToml, PlanError> {
         host_smp: one(&base.host_smp)?,
         host_memory: one(&base.host_memory)?,
         host_append: words(&base.host_append)?,
+        host_modules: words(&base.host_module)?,
         host_kernel: base.host_kernel,
         modules: words(&base.module)?,
         exec,

@@ -67,8 +67,12 @@ pub fn inputs(plan: &Plan, cache: &Path) -> Result<Vec<Input>, IdentityError> {
     let mut seen = BTreeSet::new();
     for cell in &plan.cells {
         let Ok(spec) = plan.spec(&cell.at) else { continue };
-        let host = spec.host.map(|h| h.kernel);
-        let named = (spec.kernel, host, spec.initrd, spec.modules, spec.exec.into_iter().next());
+        let mut modules = spec.modules;
+        let host = spec.host.map(|host| {
+            modules.extend(host.modules);
+            host.kernel
+        });
+        let named = (spec.kernel, host, spec.initrd, modules, spec.exec.into_iter().next());
         if !seen.insert(named.clone()) {
             continue;
         }

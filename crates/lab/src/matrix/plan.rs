@@ -25,6 +25,7 @@ pub const KNOWN_AXES: &[&str] = &[
     "host-smp",
     "host-memory",
     "host-append",
+    "host-module",
 ];
 /// Most cells of one matrix.
 pub const MOST_CELLS: usize = 1_000_000;
@@ -98,6 +99,9 @@ pub struct Template {
     /// Words of its command line.
     #[serde(default)]
     pub host_append: Vec<String>,
+    /// Modules that are loaded there.
+    #[serde(default)]
+    pub host_modules: Vec<String>,
 }
 
 /// Everything that is asked for.
@@ -247,6 +251,7 @@ impl Plan {
                 smp: cpus("host-smp", base.host_smp.as_ref())?,
                 memory: bytes("host-memory", base.host_memory.as_ref())?,
                 append: all("host-append", &base.host_append),
+                modules: all("host-module", &base.host_modules),
             }),
             None => None,
         };
@@ -409,7 +414,7 @@ fn is_used(request: &Request, name: &str) -> bool {
         &base.host_memory,
     ];
     single.into_iter().flatten().any(|v| v.contains(&wanted))
-        || [&base.append, &base.modules, &base.exec, &base.host_append]
+        || [&base.append, &base.modules, &base.exec, &base.host_append, &base.host_modules]
             .into_iter()
             .flatten()
             .any(|v| v.contains(&wanted))
