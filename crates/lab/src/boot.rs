@@ -460,11 +460,16 @@ pub(crate) fn missing_cpus(case: &CaseFile) -> Option<String> {
     let online = guest.cpus_online;
     let fewer = ["nosmp", "maxcpus=", "nr_cpus="];
     let asked = guest.cmdline.split_whitespace().any(|w| fewer.iter().any(|f| w.starts_with(f)));
-    (online > 0 && online < smp && !asked).then(|| {
-        format!(
+    let by_monitor = case.spec.host.is_some() || case.spec.engine == Engine::Vmm;
+    (online > 0 && online < smp && !asked).then(|| match by_monitor {
+        true => format!(
+            "{online} of {smp} CPUs came up; kolumbo's monitor names them in an MP table, which a kernel \
+             reads with CONFIG_X86_MPPARSE"
+        ),
+        false => format!(
             "{online} of {smp} CPUs came up; a kernel without ACPI sees one of each socket: try \
              --qemu-opts '-smp {smp},sockets={smp}'"
-        )
+        ),
     })
 }
 
