@@ -411,13 +411,7 @@ fn run(
         }
         Err(other) => return Err(other),
     };
-    case.qemu.version = machine.version().to_owned();
-    case.qemu.argv = machine.argv().to_vec();
-    case.qemu.accel = accel.name().to_owned();
-    case.qemu.accel_reason = reason;
-    if request.spec.accel == Accel::Auto {
-        observer.note(&format!("{accel} ({})", case.qemu.accel_reason));
-    }
+    note_machine(case, &machine, accel, reason, observer);
     folder.save(case)?;
     if request.interactive {
         observer.console_input(Box::new(machine.take_console_input()?));
@@ -452,6 +446,23 @@ pub(crate) fn timeline(judge: &Judge) -> Vec<(Phase, u64)> {
     timeline.sort();
     timeline.dedup_by_key(|(phase, _)| *phase);
     timeline
+}
+
+/// Writes down which QEMU runs, and says why it has this accelerator where nobody asked for one.
+pub(crate) fn note_machine(
+    case: &mut CaseFile,
+    machine: &Machine,
+    accel: Accel,
+    reason: String,
+    observer: &mut dyn Observer,
+) {
+    if case.spec.accel == Accel::Auto {
+        observer.note(&format!("{accel} ({reason})"));
+    }
+    case.qemu.version = machine.version().to_owned();
+    case.qemu.argv = machine.argv().to_vec();
+    case.qemu.accel = accel.name().to_owned();
+    case.qemu.accel_reason = reason;
 }
 
 /// A word about CPUs that did not come up although nobody asked for fewer.

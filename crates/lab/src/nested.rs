@@ -135,13 +135,7 @@ pub(crate) fn run(
         request,
     ));
     let (mut machine, accel, reason) = boot::start(prepared)?;
-    case.qemu.version = machine.version().to_owned();
-    case.qemu.argv = machine.argv().to_vec();
-    case.qemu.accel = accel.name().to_owned();
-    case.qemu.accel_reason = reason;
-    if request.spec.accel == Accel::Auto {
-        observer.note(&format!("{accel} ({})", case.qemu.accel_reason));
-    }
+    boot::note_machine(case, &machine, accel, reason, observer);
     folder.save(case)?;
     let mut host_folder = folder.beside()?;
     let mut pair = Pair {
