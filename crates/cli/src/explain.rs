@@ -24,7 +24,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<Outcome> {
         of_case(args)?
     } else {
         let read = kolumbo_console::read(&input(&args.log)?);
-        let explanation = explained(args, &read)?;
+        let explanation = explained(args, &read, &options(args))?;
         (read, explanation)
     };
     if let Some(tree) = &args.source {
@@ -65,7 +65,11 @@ fn of_case(args: &ExplainArgs) -> Result<(ReadResult, Explanation)> {
     let folder = Folder::read(&args.log)?;
     let read = explain_case::what_was_seen(&folder.case, &folder.console().unwrap_or_default());
     let explanation = match args.vmlinux {
-        Some(_) => explained(args, &read)?,
+        Some(_) => {
+            let hypervisor = explain_case::what_ran(&folder.case);
+            let options = Options { hypervisor: Some(&hypervisor), ..options(args) };
+            explained(args, &read, &options)?
+        }
         None => {
             let cache = crate::boot::cache_folder()?;
             explain_case::with_its_image(&folder.case, &read, &cache, &options(args))
@@ -75,9 +79,8 @@ fn of_case(args: &ExplainArgs) -> Result<(ReadResult, Explanation)> {
 }
 
 /// The explanation of what was read, with the image that the arguments name.
-fn explained(args: &ExplainArgs, read: &ReadResult) -> Result<Explanation> {
-    let options = options(args);
-    let Some(path) = &args.vmlinux else { return Ok(kolumbo_detective::explain(read, &options)) };
+fn explained(args: &ExplainArgs, read: &ReadResult, options: &Options<'_>) -> Result<Explanation> {
+    let Some(path) = &args.vmlinux else { return Ok(kolumbo_detective::explain(read, options)) };
     let file = kolumbo_lab::kernel::map(path)?;
     let system_map = args
         .system_map
@@ -91,7 +94,7 @@ fn explained(args: &ExplainArgs, read: &ReadResult) -> Result<Explanation> {
         module_dir: args.module_dir.as_deref(),
         modules: Vec::new(),
     };
-    images::explained(read, &options, &files)
+    images::explained(read, options, &files)
 }
 
 fn options(args: &ExplainArgs) -> Options<'static> {

@@ -28,6 +28,8 @@ pub(crate) fn with_its_image(
     cache: &Path,
     options: &Options<'_>,
 ) -> Explanation {
+    let hypervisor = what_ran(case);
+    let options = &Options { hypervisor: Some(&hypervisor), ..*options };
     let found = kernel::find(Path::new(&case.spec.kernel), cache);
     let explained = found.map_err(|e| e.to_string()).and_then(|found| {
         let vmlinux = match &found.vmlinux {
@@ -52,6 +54,27 @@ pub(crate) fn with_its_image(
         alone.gaps.push(kolumbo_case::Gap { what: format!("without an image: {why}"), span: None });
         alone
     })
+}
+
+/// What ran the guest of `case`; of a host inside another guest also the mitigations that change how it returns
+/// from a function, since emulated instructions hand over their flags across such a return.
+pub(crate) fn what_ran(case: &CaseFile) -> String {
+    let qemu = match case.qemu.version.as_str() {
+        "" => format!("{} ({})", kolumbo_vmm::PROGRAM, case.qemu.accel),
+        version => format!("QEMU {version} ({})", case.qemu.accel),
+    };
+    let Some(nested) = &case.nested_host else { return qemu };
+    let mut text = format!("{} on KVM", kolumbo_vmm::PROGRAM);
+    let Some(host) = &nested.guest else { return text };
+    text.push_str(&format!(" of Linux {}", host.release));
+    let said = ["spec_rstack_overflow", "retbleed"]
+        .into_iter()
+        .filter_map(|name| Some(format!("{name}: {}", host.vulnerabilities.get(name)?)));
+    let said: Vec<String> = said.collect();
+    if !said.is_empty() {
+        text.push_str(&format!(", whose mitigations are {}", said.join("; ")));
+    }
+    text
 }
 
 /// The crashes on the console, and each CPU that stood still as one more.

@@ -85,6 +85,8 @@ impl Target<'_> {
     /// Longest time of a boot and the test, in milliseconds: seconds on a quiet machine.
     const LIMIT_MS: u64 = 120_000;
     const MEMORY: u64 = 512 << 20;
+    /// The one that emulates virtualisation on every machine.
+    pub(crate) const ACCEL: Accel = Accel::Tcg;
 
     pub(crate) fn tested(&self) -> Result<EmulationFile> {
         let host = HostSpec {
@@ -96,7 +98,7 @@ impl Target<'_> {
         };
         let spec = BootSpec {
             cpu: self.cpu.map(str::to_owned),
-            accel: Accel::Tcg,
+            accel: Self::ACCEL,
             timeout_ms: Self::LIMIT_MS,
             host: Some(host),
             ..BootSpec::default()

@@ -22,6 +22,8 @@ pub struct Surroundings<'a> {
     pub listings: &'a [Listing],
     /// `Hardware name:` and the like.
     pub hardware: Option<&'a str>,
+    /// What ran the machine, where that is known apart from the dump.
+    pub hypervisor: Option<&'a str>,
     /// Offset of the dump in the input.
     pub input_offset: Option<u64>,
 }

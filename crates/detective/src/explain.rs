@@ -32,6 +32,8 @@ pub struct Options<'a> {
     pub all_frames: bool,
     /// What is at hand of the code that ran.
     pub images: Images<'a>,
+    /// What ran the machine, where that is known apart from the dump: `QEMU 7.2.22 (tcg)`.
+    pub hypervisor: Option<&'a str>,
 }
 
 /// Explains every dump that `read` found.
@@ -91,6 +93,7 @@ fn one_state(
     let around = Surroundings {
         listings: &read.listings,
         hardware: report.context.hardware.as_deref(),
+        hypervisor: options.hypervisor,
         input_offset: Some(state.span.start),
     };
     let mut summary = summarise(&situation, &consistency);

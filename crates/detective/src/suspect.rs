@@ -130,11 +130,12 @@ fn emulation(scene: &Scene<'_>) -> Option<(i32, Suspect)> {
         weight += 25;
         against.push("no operand is a device: nothing here has to be emulated".to_owned());
     }
-    match hypervisor {
-        Some(name) => {
-            because.push(format!("the machine is virtual: the hardware name says {name}"))
+    match (scene.around.hypervisor, hypervisor) {
+        (Some(known), _) => because.push(format!("the machine is virtual: it ran in {known}")),
+        (None, Some(name)) => {
+            because.push(format!("the machine is virtual: the hardware name says {name}"));
         }
-        None => {
+        (None, None) => {
             weight -= 20;
             against.push("the dump does not say that the machine is virtual".to_owned());
         }

@@ -78,6 +78,19 @@ pub enum BootError {
         /// Its name.
         program: &'static str,
     },
+    /// The CPU of the host kernel cannot run guests of its own.
+    #[error(
+        "the CPU '{cpu}' of {qemu} with {accel} has neither SVM nor VMX, so no guest runs inside a guest; name another \
+         (--cpu EPYC-Rome,+svm,+npt; QEMU's translator gives SVM only) or another QEMU (--qemu)"
+    )]
+    NoVirtualisation {
+        /// CPU model.
+        cpu: String,
+        /// The program.
+        qemu: PathBuf,
+        /// Accelerator.
+        accel: Accel,
+    },
     /// What was asked for does not fit together.
     #[error("{reason}")]
     Contradiction {

@@ -13,7 +13,7 @@ mod inside;
 pub mod kernel;
 pub mod matrix;
 mod monitored;
-mod nested;
+pub mod nested;
 pub mod package;
 pub mod size;
 pub mod standstill;

@@ -13,7 +13,7 @@ use kolumbo_case::{
 };
 use kolumbo_judge::{Decision, Judge, Params};
 use kolumbo_machine::initramfs::{self, Contents};
-use kolumbo_machine::{Machine, Sink, host, program_file};
+use kolumbo_machine::{Machine, Sink, host, program_file, qemu, still};
 use kolumbo_vmlinux::{ImageKind, Kernel, recognise};
 
 use crate::boot::{self, BootError, LONGEST_WAIT, Observer, Prepared, Request, Status};
@@ -46,6 +46,22 @@ pub(crate) fn monitor() -> Result<PathBuf, BootError> {
         .map(|folder| folder.join(kolumbo_vmm::PROGRAM))
         .find(|path| path.is_file())
         .ok_or_else(missing)
+}
+
+/// Lets QEMU say whether the CPU of `spec` can run guests of its own, so that nobody builds kernels for a machine
+/// that cannot boot them. `qemu` is a path or a name, as [`Request::qemu`].
+///
+/// # Errors
+/// [`BootError::NoVirtualisation`] when it cannot; others when QEMU is missing or does not know the CPU.
+pub fn must_run_guests(spec: &BootSpec, qemu: Option<&str>) -> Result<(), BootError> {
+    let qemu = qemu::find(qemu, std::env::var_os("PATH").as_deref())?;
+    let (accel, _) = boot::choose_accel(spec, &qemu)?;
+    let usual = if accel == Accel::Kvm { "host" } else { "max" };
+    let cpu = spec.cpu.clone().unwrap_or_else(|| usual.to_owned());
+    if still::runs_guests(&qemu, accel, &cpu)? {
+        return Ok(());
+    }
+    Err(BootError::NoVirtualisation { cpu, qemu, accel })
 }
 
 /// What both kernels are told about the time stamp counter under QEMU's translator, unless the user

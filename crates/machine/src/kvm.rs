@@ -5,17 +5,16 @@
 //! [`is_hardware`] judges the speed, and [`qemu_accepts`] lets QEMU itself set up a CPU. Nothing
 //! here outlives the call: no process, no signal state.
 
-use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use kolumbo_case::Accel;
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::still;
 
 /// How long the measurement may take. One that is not done by then is cut off.
 const MEASURE_LIMIT: Duration = Duration::from_millis(40);
@@ -290,110 +289,13 @@ fn describe(errno: i32) -> String {
 /// # Errors
 /// When QEMU refuses, dies or does not answer; the reason holds its last words.
 pub fn qemu_accepts(qemu: &Path, cpu: &str) -> Result<Duration, KvmError> {
-    let refused = |reason: String| KvmError::Qemu {
+    let begun = Instant::now();
+    still::ask(qemu, Accel::Kvm, cpu, &[], QEMU_LIMIT).map_err(|reason| KvmError::Qemu {
         qemu: qemu.display().to_string(),
         cpu: cpu.to_owned(),
         reason,
-    };
-    let begun = Instant::now();
-    let mut command = Command::new(qemu);
-    command
-        .args(["-S", "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none"])
-        .args(["-machine", "pc", "-m", "16", "-accel", "kvm", "-cpu", cpu, "-qmp", "stdio"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    // SAFETY: both calls are async-signal-safe.
-    unsafe {
-        command.pre_exec(|| {
-            // QEMU aborts where KVM refuses a register; a core file of it would help nobody.
-            let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-            libc::setrlimit(libc::RLIMIT_CORE, &none);
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            Ok(())
-        });
-    }
-    let mut child = command.spawn().map_err(|e| refused(e.to_string()))?;
-    let mut said = Vec::new();
-    let mut complaint = Vec::new();
-    if let Some(mut stdin) = child.stdin.take() {
-        // Both commands at once: QEMU reads them in order. When it is gone already, its status
-        // tells.
-        let _ = stdin.write_all(b"{\"execute\":\"qmp_capabilities\"}{\"execute\":\"quit\"}\n");
-        drain(
-            [
-                child.stdout.take().map(|f| (OwnedFd::from(f).into(), &mut said)),
-                child.stderr.take().map(|f| (OwnedFd::from(f).into(), &mut complaint)),
-            ],
-            begun + QEMU_LIMIT,
-        );
-    }
-    let status = loop {
-        match child.try_wait().map_err(|e| refused(e.to_string()))? {
-            Some(status) => break status,
-            None if begun.elapsed() < QEMU_LIMIT => std::thread::sleep(Duration::from_millis(1)),
-            None => {
-                // It may have ended just now; then there is nothing to kill.
-                let _ = child.kill();
-                let _ = child.wait();
-                let limit = QEMU_LIMIT.as_millis();
-                return Err(refused(format!("it did not answer within {limit} ms")));
-            }
-        }
-    };
-    let elapsed = begun.elapsed();
-    if status.success() && said.starts_with(b"{\"QMP\"") {
-        return Ok(elapsed);
-    }
-    Err(refused(last_words(&complaint, status)))
-}
-
-type Stream<'a> = Option<(std::fs::File, &'a mut Vec<u8>)>;
-
-/// Reads both streams until they end or the deadline comes.
-fn drain(mut streams: [Stream; 2], deadline: Instant) {
-    // What QEMU has to say here is short; what a stranger may say is not kept.
-    const KEPT: usize = 16 << 10;
-    let mut buffer = [0u8; 4096];
-    while streams.iter().any(Option::is_some) {
-        let Some(left) = deadline.checked_duration_since(Instant::now()) else { return };
-        let timeout =
-            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-        let open: Vec<usize> = (0..streams.len()).filter(|&i| streams[i].is_some()).collect();
-        let ready: Vec<usize> = {
-            let mut fds: Vec<PollFd> = streams
-                .iter()
-                .flatten()
-                .map(|(file, _)| PollFd::new(file, PollFlags::IN))
-                .collect();
-            // An interrupted poll is tried again until the deadline.
-            if poll(&mut fds, Some(&timeout)).is_err() {
-                continue;
-            }
-            open.iter()
-                .zip(&fds)
-                .filter(|(_, fd)| !fd.revents().is_empty())
-                .map(|(&i, _)| i)
-                .collect()
-        };
-        for i in ready {
-            let Some((file, kept)) = &mut streams[i] else { continue };
-            match file.read(&mut buffer) {
-                Ok(n) if n > 0 => {
-                    let room = KEPT.saturating_sub(kept.len()).min(n);
-                    kept.extend_from_slice(&buffer[..room]);
-                }
-                _ => streams[i] = None,
-            }
-        }
-    }
-}
-
-fn last_words(complaint: &[u8], status: ExitStatus) -> String {
-    let text = String::from_utf8_lossy(complaint);
-    let last = text.lines().map(str::trim).rfind(|l| !l.is_empty()).unwrap_or_default();
-    let last: String = last.chars().filter(|c| !c.is_control()).take(300).collect();
-    if last.is_empty() { format!("it ended with {status}") } else { format!("{last} ({status})") }
+    })?;
+    Ok(begun.elapsed())
 }
 
 #[cfg(test)]
@@ -471,14 +373,7 @@ mod tests {
         drop(page);
     }
 
-    fn fake_qemu(script: &str) -> (tempfile::TempDir, std::path::PathBuf) {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("qemu");
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
-        (folder, path)
-    }
+    use crate::still::tests::fake_qemu;
 
     #[test]
     fn a_qemu_that_aborts_is_refused_with_its_last_words() {

@@ -16,6 +16,7 @@ pub mod program_file;
 pub mod qemu;
 pub mod qmp;
 pub mod registers_x86;
+pub mod still;
 
 pub use debug::Halt;
 pub use gdb::{GdbClient, GdbError};

@@ -5,16 +5,18 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
 use kolumbo_case::casebook::{CellRun, KernelRun};
-use kolumbo_case::{CaseFile, FindingCode, MatrixFile, VerdictKind};
+use kolumbo_case::{Accel, BootSpec, CaseFile, FindingCode, MatrixFile, VerdictKind};
 use kolumbo_casebook::expect::{Seen, differences, expected};
-use kolumbo_casebook::recipe::{When, is_of_kernels};
+use kolumbo_casebook::recipe::{Step, When, is_of_kernels};
 use kolumbo_casebook::{CaseError, Recipe};
+use kolumbo_lab::boot::BootError;
 use kolumbo_lab::folder::{Folder, replace};
 use kolumbo_lab::matrix::drive::{Matrix, Options, Watcher};
 use kolumbo_lab::matrix::executor::{Local, Room};
 use kolumbo_lab::matrix::plan::{AxisPlan, Pattern, Plan, Request, Template};
+use kolumbo_lab::nested;
 
-use crate::explain_case;
+use crate::{explain_case, host_kvm};
 
 /// Name of the matrix' folder in that of the run.
 pub(crate) const MATRIX: &str = "matrix";
@@ -74,14 +76,39 @@ fn request(recipe: &Recipe, kernels: &[KernelRun]) -> Request {
 
 /// Whether the table makes sense, before anything is built for it.
 pub(crate) fn check(recipe: &Recipe) -> Result<(), CaseError> {
+    plan(recipe).map(drop)
+}
+
+/// Whether there is a QEMU, and one that has the CPUs that guests inside guests need, for the table and for the proof.
+///
+/// # Errors
+/// No QEMU; the first CPU that it lacks.
+pub(crate) fn check_host(recipe: &Recipe, qemu: Option<&str>) -> Result<(), BootError> {
+    kolumbo_machine::qemu::find(qemu, std::env::var_os("PATH").as_deref())?;
+    let Ok(plan) = plan(recipe) else { return Ok(()) };
+    let of_cells = plan.cells.iter().filter_map(|cell| plan.spec(&cell.at).ok());
+    let of_cells = of_cells.filter(|spec| spec.host.is_some()).map(|spec| (spec.accel, spec.cpu));
+    let of_proofs = recipe.proofs.iter().filter_map(|proof| match &proof.step {
+        Step::Emulation { cpu, .. } => Some((host_kvm::Target::ACCEL, cpu.clone())),
+        _ => None,
+    });
+    let mut asked: Vec<(Accel, Option<String>)> = Vec::new();
+    for (accel, cpu) in of_cells.chain(of_proofs) {
+        if !asked.contains(&(accel, cpu.clone())) {
+            asked.push((accel, cpu.clone()));
+            nested::must_run_guests(&BootSpec { accel, cpu, ..BootSpec::default() }, qemu)?;
+        }
+    }
+    Ok(())
+}
+
+fn plan(recipe: &Recipe) -> Result<Plan, CaseError> {
     let made: Vec<KernelRun> = recipe
         .kernels
         .iter()
         .map(|k| KernelRun { name: k.name.clone(), folder: k.name.clone(), ..KernelRun::default() })
         .collect();
-    Plan::new(request(recipe, &made))
-        .map(drop)
-        .map_err(|e| CaseError { place: e.place, reason: e.reason })
+    Plan::new(request(recipe, &made)).map_err(|e| CaseError { place: e.place, reason: e.reason })
 }
 
 /// What is handed to a boot: the build folder, or the image that was edited.

@@ -12,6 +12,7 @@ use kolumbo_case::file::CaseState;
 use kolumbo_case::{CASEBOOK_FORMAT_VERSION, CaseRun};
 use kolumbo_casebook::kernels::{self, KernelsError, Workplace};
 use kolumbo_casebook::shelf::{self, ShelfError, Shelved};
+use kolumbo_lab::boot::BootError;
 use kolumbo_lab::inputs::rfc3339;
 use kolumbo_source::fetch;
 use rustix::fs::{FlockOperation, flock};
@@ -35,6 +36,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
     let begun = Instant::now();
     let case = shelf::find(&args.name)?;
     boots::check(&case.recipe).map_err(ShelfError::from)?;
+    if !args.build_only {
+        boots::check_host(&case.recipe, args.qemu.as_deref())?;
+    }
     let cache = cache_folder()?;
     let mut screen = Screen::new(args.json);
     let source = args.source.as_ref().map(|s| fs::canonicalize(s).unwrap_or_else(|_| s.clone()));
@@ -259,6 +263,7 @@ fn save(dir: &Path, run: &CaseRun) -> Result<()> {
 /// Whether this error is about the case, this host or this source, and not a failure of kolumbo.
 pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<KernelsError>(), Some(KernelsError::Case(_)))
+        || matches!(error.downcast_ref::<BootError>(), Some(BootError::NoVirtualisation { .. }))
 }
 
 /// Whether a kernel could not be built for its source or configuration.
