@@ -133,13 +133,15 @@ fn name_with(text: &Text, at: usize, group: &'static CompiledGroup, loose: bool)
     let raw_frame = match &format.guilty {
         Guilty::None => None,
         Guilty::Capture(n) => Some(bare_function(captures.get(*n).map_or("", |c| c)).to_owned()),
-        Guilty::Recipe(recipe) => Some(match guilty(recipe, &report[..own], &captures) {
-            Some(name) => name,
-            None => {
+        Guilty::Recipe(recipe) => {
+            let guilt = guilty(recipe, &report[..own], &captures);
+            if guilt.mixed {
+                named.corrupted = Some("a stack of the fault injector is mixed with it".into());
+            } else if guilt.function.is_none() {
                 named.corrupted = Some("no guilty function could be found in the trace".into());
-                "corrupted".into()
             }
-        }),
+            Some(guilt.function.unwrap_or_else(|| "corrupted".into()))
+        }
     };
     let fill = |template: &str, frame: &str| fill_template(template, frame, &captures, format);
     let raw = raw_frame.unwrap_or_default();
@@ -154,7 +156,7 @@ fn name_with(text: &Text, at: usize, group: &'static CompiledGroup, loose: bool)
         alts.push(fill(format.title, name));
     }
     let origin = format.alts.iter().any(|a| a.contains("{origin}"));
-    let origin = origin.then(|| guilty(&ORIGIN, &report[..own], &captures)).flatten();
+    let origin = origin.then(|| guilty(&ORIGIN, &report[..own], &captures).function).flatten();
     for alt in format.alts {
         let alt = match (&origin, alt.contains("{origin}")) {
             (Some(origin), true) => &alt.replace("{origin}", shown_name(origin)),
@@ -196,10 +198,50 @@ fn best_format(
         if best.as_ref().is_some_and(|(at, ..)| *at <= start) {
             continue;
         }
-        let captures = found.iter().map(|c| c.map_or("", |m| m.as_str()).to_owned()).collect();
+        let mut captures: Vec<String> =
+            found.iter().map(|c| c.map_or("", |m| m.as_str()).to_owned()).collect();
+        if !row.format.behind.is_empty() {
+            let Some(function) = named_behind(&text[start..], row.format.behind) else { continue };
+            captures.push(function.to_owned());
+        }
         best = Some((start, row.format, captures));
     }
     best.map(|(_, format, captures)| (format, captures))
+}
+
+/// The function behind the last of `words`, which stand in this order, each within so many lines of
+/// the one before.
+fn named_behind<'a>(text: &'a str, words: &[(&str, usize)]) -> Option<&'a str> {
+    let mut lines = text.lines();
+    let mut line = lines.next()?;
+    let (&(last, _), _) = words.split_last()?;
+    for (n, &(word, within)) in words.iter().enumerate() {
+        let is_last = n + 1 == words.len();
+        let fits = |line: &str| {
+            if is_last { function_at(line, word).is_some() } else { line.contains(word) }
+        };
+        let mut left = within;
+        while !fits(line) {
+            left = left.checked_sub(1)?;
+            line = lines.next()?;
+        }
+    }
+    function_at(line, last)
+}
+
+/// The function that stands behind `word`, an address before it or not; behind no word at all it is
+/// one with an offset that begins the line.
+fn function_at<'a>(line: &'a str, word: &str) -> Option<&'a str> {
+    let at = line.find(word)?;
+    let mut rest = line[at + word.len()..].trim_start();
+    if rest.starts_with("[<") {
+        rest = rest.split_once(">]")?.1.trim_start();
+    }
+    let begins = rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$');
+    let len = rest.bytes().take_while(|&b| name(b)).count();
+    let placed = !word.is_empty() || rest[len..].starts_with("+0x");
+    (begins && placed).then(|| &rest[..len])
 }
 
 /// The mark of another message stands in what the title takes from the headline.

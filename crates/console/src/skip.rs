@@ -30,7 +30,7 @@ static HELPERS: &[&[&str]] = &[
     // Dumping a stack and reporting: lib/dump_stack.c, kernel/panic.c, lib/bug.c, mm/kasan/report.c.
     &["dump_stack", "show_stack", "dump_backtrace", "show_regs", "dump_page", "panic", "printk", "warn_slowpath",
         "warn_alloc", "warn_bogus", "^__warn", "report_bug", "fixup_bug", "bug_handler", "handle_bug", "print_report",
-        "print_address_description", "print_*_bug", "object_err", "print_trailer", "check_panic_on_warn", "end_report", "get_taint$",
+        "print_address_description", "print_*_bug", "print_lock", "print_bad_pte", "object_err", "print_trailer", "check_panic_on_warn", "end_report", "get_taint$",
         "stack_trace_save", "stack_trace_consume", "arch_stack_walk", "stack_depot", "fortify_",
         "print_tainted", "walk_stackframe", "unwind_frame", "unwind_backtrace", "__stack_chk_fail", "assertfail", "assfail", "va_format", "^die$", "^__die", "^die_kernel_fault", "^oops_"],
     // Sanitizers and coverage.
@@ -41,30 +41,31 @@ static HELPERS: &[&[&str]] = &[
         "double_fault", "divide_error", "^do_int3", "^int3$", "fault_in_kernel", "kernel_fault", "do_DataAbort", "do_translation_fault",
         "do_mem_abort", "el1_abort", "el1_da", "el1_sync", "el1h_64", "do_sea", "do_bad_area", "do_undefinstr",
         "do_debug_exception", "brk_handler", "call_break_hook", "el1_dbg", "el1_brk", "el1_undef", "program_check", "notify_die",
-        "do_alignment", "do_tag_", "_indirect_thunk_"],
+        "do_alignment", "do_tag_", "pgm_check", "monitor_event", "illegal_op", "handle_exception", "do_bp$", "handle_bp", "do_ade", "handle_ade", "do_ri$", "handle_ri", "_indirect_thunk_"],
     // Allocators: mm/sl?b.c, mm/page_alloc.c, mm/vmalloc.c, mm/util.c.
     &["kmalloc", "kzalloc", "kcalloc", "kvmalloc", "kvzalloc", "kvcalloc", "krealloc", "kvrealloc", "vmalloc", "vzalloc",
-        "kmem_cache", "cache_alloc", "allocate_slab", "alloc_slab", "new_slab", "slab_alloc", "slab_post", "slab_pre", "slab_free",
-        "slab_pad", "check_slab", "check_object", "check_heap_object", "init_object", "setup_object", "alloc_debug", "free_debug",
+        "kmem_cache", "cache_alloc", "allocate_slab", "alloc_slab", "new_slab", "slab_", "free_to_partial", "put_cpu_partial",
+        "free_to_pcs", "check_slab", "check_object", "check_heap_object", "init_object", "setup_object", "alloc_debug", "free_debug",
         "do_slab_free", "kfree", "kzfree", "kvfree", "^vfree", "^__vfree", "^__vunmap",
-        "alloc_page", "get_page_from_freelist", "__get_free_pages", "get_zeroed_page", "alloc_contig", "_frozen_pages", "mempool_",
-        "zalloc", "memdup", "kstrdup", "kasprintf", "kvasprintf", "alloc_percpu", "pcpu_alloc", "kmemleak", "create_object", "^cache_grow", "^cache_free"],
+        "alloc_page", "folio_alloc", "vma_alloc_folio", "get_page_from_freelist", "__get_free_pages", "get_zeroed_page", "alloc_contig", "_frozen_pages", "mempool_",
+        "zalloc", "memdup", "kstrdup", "kstrndup", "kasprintf", "kvasprintf", "alloc_percpu", "pcpu_alloc", "kmemleak", "create_object", "^cache_grow", "^cache_free"],
     // Memory, strings and numbers: lib/string.c, lib/vsprintf.c, lib/usercopy.c, lib/iov_iter.c, lib/crc*.c.
     &["memcpy", "memset", "memmove", "memcmp", "memchr", "memscan", "memzero", "^bcmp$", "strcpy", "strncpy", "strlcpy", "strscpy",
         "strcat", "strncat", "strlcat", "strcmp", "strncmp", "strcasecmp", "strncasecmp", "strlen", "strnlen", "strchr", "strrchr", "strnchr",
-        "strstr", "^strspn", "^strsep", "^strim", "nla_str", "^string$", "string_nocheck", "^pointer$", "^number$", "snprintf", "scnprintf", "sprintf$",
-        "symbol_string", "hex_string", "hex_dump", "widen_string", "ip6_addr_string", "ip4_addr_string", "mac_address_string", "uuid_string", "dentry_name",
+        "strstr", "strnstr", "strpbrk", "strcspn", "^kstrto", "^_kstrto", "^_parse_integer", "sscanf", "^simple_strto", "^strspn", "^strsep", "^strim", "nla_str", "^string$", "string_nocheck", "^pointer$", "^number$", "snprintf", "scnprintf", "sprintf$",
+        "symbol_string", "hex_string", "hex_dump", "hex_number", "widen_string", "resource_string", "bitmap_string", "bitmap_list_string", "escaped_string", "flags_string", "time_and_date",
+        "ip6_addr_string", "ip4_addr_string", "ip6_string", "ip4_string", "ip6_compressed_string", "ip_addr_string", "mac_address_string", "uuid_string", "^dentry_name$", "^format_decode$", "^put_dec",
         "copy_to_user", "copy_from_user", "copy_user", "put_user", "get_user", "clear_user", "^__copy_user", "check_object_size", "usercopy_",
-        "copy_to_iter", "copy_from_iter", "copy_page_to_iter", "copy_page_from_iter", "copy_folio_", "iov_iter_", "^crc16", "crc32", "^crc_", "xxh64", "csum_partial", "might_fault", "logic_in", "logic_out", "__raw_read*", "__raw_write*", "^ioread", "^iowrite", "^readb", "^readw", "^readl", "^writeb", "^writew", "^writel"],
+        "copy_to_iter", "copy_from_iter", "copy_page_to_iter", "copy_page_from_iter", "copy_folio_", "^crc4", "^crc7", "^crc8", "^crc16", "crc32", "^crc64", "^crc_", "^crct10dif", "^crc_t10dif", "xxh64", "csum_partial", "might_fault", "logic_in", "logic_out", "__raw_read*", "__raw_write*", "^ioread", "^iowrite", "^readb", "^readw", "^readl", "^readq", "^writeb", "^writew", "^writel", "^writeq"],
     // Atomics, bits, references.
     &["atomic_dec", "atomic_inc", "atomic_read", "atomic_set", "atomic_or", "atomic_xor", "atomic_and", "atomic_add", "atomic_sub", "atomic_fetch", "atomic_xchg", "atomic_try", "atomic64_dec", "atomic64_inc", "atomic64_read", "atomic64_set", "atomic64_or", "atomic64_xor", "atomic64_and", "atomic64_add", "atomic64_sub", "atomic64_fetch", "atomic64_xchg", "atomic64_try", "atomic_long_dec", "atomic_long_inc", "atomic_long_read", "atomic_long_set", "atomic_long_or", "atomic_long_xor", "atomic_long_and", "atomic_long_add", "atomic_long_sub", "atomic_long_fetch", "atomic_long_xchg", "atomic_long_try", "cmpxchg", "instrument_", "clear_*bit", "set_*bit",
-        "change_*bit", "test_*bit", "^refcount_", "^__refcount", "^kref_", "ref_tracker", "seqprop_", "^bitmap_", "^__bitmap_", "find_*_bit", "percpu_ref_", "^put_pid", "drop_nlink", "clear_nlink", "inc_nlink",
+        "change_*bit", "test_*bit", "^refcount_", "^__refcount", "^kref_", "ref_tracker", "seqprop_", "^bitmap_", "^__bitmap_", "find_*_bit", "^put_pid", "drop_nlink", "clear_nlink", "inc_nlink",
         "set_nlink", "page_ref"],
     // Lists and trees that only link what the caller gave them.
     &["list_add", "list_del", "list_replace", "list_move", "list_splice", "list_cut", "^llist_", "^plist_", "^klist_",
-        "^rb_", "^__rb_", "rhashtable_lookup", "xas_start", "xas_load", "xas_find", "^mas_", "^ida_"],
+        "^rb_", "^__rb_", "rhashtable_lookup", "xas_start", "xas_load", "xas_find", "find_get_entr", "^ida_"],
     // Locks and lockdep: kernel/locking, arch/*/include/asm/qspinlock.h.
-    &["lockdep", "lock_acquire", "lock_release", "lock_class", "lock_bug", "mark_lock", "held_locks", "mark_usage", "mark_held", "check_noncircular",
+    &["^lockdep", "^__lockdep", "debug_lockdep", "lock_acquire", "lock_release", "lock_class", "lock_bug", "mark_lock", "held_locks", "mark_usage", "mark_held", "check_noncircular",
         "check_prev", "check_deadlock", "check_irq", "check_usage", "check_chain", "check_lock", "validate_chain", "spin_lock", "spin_trylock",
         "spin_unlock", "spin_bug", "spin_dump", "queued_spin", "queued_read", "queued_write", "native_queued", "rwlock_bug", "raw_spin", "read_lock", "read_unlock", "read_trylock",
         "write_lock$", "write_lock_", "write_unlock", "write_trylock", "do_raw_", "down_read", "down_write", "down_trylock", "down_timeout", "down_interruptible", "^down$",
@@ -72,17 +73,22 @@ static HELPERS: &[&[&str]] = &[
         "raw_spin_rq", "rq_lock", "rq_unlock", "percpu_down", "percpu_up", "percpu_rwsem", "trace_hardirqs", "trace_softirqs", "local_irq_", "local_bh_"],
     // Debug objects, and timers and work as far as they only carry a callback: lib/debugobjects.c.
     &["debug_object", "debug_print_object", "debug_check_no", "debug_spin", "debug_mutex", "_is_static_object", "^__init_work", "lock_timer_base", "init_timer", "del_timer", "timer_delete",
-        "timer_shutdown", "mod_timer", "^add_timer", "sk_reset_timer", "sk_stop_timer", "hrtimer_cancel", "hrtimer_try_to_cancel",
+        "timer_shutdown", "mod_timer", "^add_timer", "sk_reset_timer", "sk_stop_timer", 
         "flush_work$", "cancel_work", "cancel_delayed_work", "try_to_grab_pending", "drain_workqueue", "destroy_workqueue", "queue_work", "queue_delayed_work", "insert_work",
         "delayed_work_timer"],
     // Sleeping and waking.
     &["might_sleep", "might_resched", "cond_resched", "preempt_schedule", "__wake_up", "finish_wait",
-        "completion", "kthread_stop", "check_preemption_disabled", "smp_processor_id", "__this_cpu_preempt"],
+        "wait_for_completion", "^complete$", "^complete_all$", "^complete_with_flags$", "^swake_up_", "kthread_stop", "check_preemption_disabled", "smp_processor_id", "__this_cpu_preempt"],
     // Objects of the driver core and of sysfs, which their owners tear down: drivers/base, lib/kobject.c.
-    &["kobject_", "add_uevent_var", "get_device_parent", "device_add", "device_del", "device_unregister", "device_register", "device_destroy", "device_create", "device_release", "device_initialize",
-        "devres_release", "release_nodes", "^put_device$", "^get_device$", "devm_", "bus_remove_device", "device_links_", "driver_detach", "^sysfs_", "_sysfs_remove", "device_remove_file", "device_create_file", "hwrng_unregister",
-        "misc_deregister", "cdev_del", "i2c_del_adapter", "i2c_unregister", "input_unregister_device", "tty_unregister", "dev_info", "dev_notice", "dev_warn", "dev_err", "dev_alert", "dev_crit",
+    &["kobject_", "add_uevent_var", "get_device_parent", "device_add", "device_del", "device_unregister", "^device_register$", "device_destroy", "^device_create", "device_release", "^device_initialize$", "device_for_each_child", "__unregister_client",
+        "devres_release", "release_nodes", "^put_device$", "^get_device$", "devm_", "bus_remove_device", "device_links_", "driver_detach", "sysfs_remove", "^sysfs_create", "^sysfs_warn", "device_remove_file", "device_create_file", "hwrng_unregister",
+        "misc_deregister", "cdev_del", "i2c_del_adapter", "i2c_unregister", "tty_unregister", "dev_info", "dev_notice", "dev_warn", "dev_err", "dev_alert", "dev_crit",
         "dev_emerg"],
+    // A driver takes its network device away: net/core/dev.c.
+    &["rollback_registered", "^unregister_netdev$", "^unregister_netdevice_queue$"],
+    // Transfers that a USB driver starts, waits for or stops: drivers/usb/core/urb.c, message.c and hcd.c.
+    &["usb_submit_urb", "usb_hcd_submit_urb", "usb_kill_urb", "usb_kill_anchored_urbs", "usb_poison_urb", "usb_start_wait_urb", "usb_control_msg", "usb_bulk_msg", "usb_interrupt_msg",
+        "usb_internal_control_msg", "dummy_urb_enqueue"],
     // Things that many callers hand over for good or walk through for others.
     &["perf_trace", "^trace_event_buffer", "unwind_next", "unwind_get", "unwind_done", "find_lock_entries", "truncate_inode_pages", "__phys_addr", "cleanup_srcu_struct", "skcipher_walk",
         "extract_user_to_sg", "extract_iter_to_sg", "folio_unlock", "unlock_page", "compound_head", "mark_buffer_dirty", "dput", "skb_push", "skb_put", "skb_pull", ],

@@ -108,6 +108,10 @@ fn behind_noise(text: &str) -> (usize, bool) {
     if bytes.first() == Some(&b'[') || bytes.first() == Some(&b'<') {
         return (0, false);
     }
+    // Date and host of a system log are no noise: what is printed behind them is the kernel's.
+    if parse_prefix(text).len > 0 {
+        return (0, false);
+    }
     // A mark in the middle: "login: [   12.345678] text".
     let mut from = 0;
     while let Some(found) = memchr::memchr(b'[', &bytes[from..bytes.len().min(512)]) {
@@ -189,6 +193,9 @@ mod tests {
             assert_eq!(message(raw, false).1, text, "{raw}");
         }
         assert!(line_of(b"garbage[   12.345678] x", 0, false).questionable);
+        let logged = line_of(b"Nov 22 01:46:47 box kernel: [   12.345678][  T12] x", 0, false);
+        assert_eq!((logged.text.as_str(), logged.caller.as_str()), ("x", "T12"));
+        assert!(logged.marked && !logged.questionable);
     }
 
     #[test]

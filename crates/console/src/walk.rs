@@ -8,9 +8,27 @@ use crate::formats::{Recipe, Step, Take};
 use crate::frame::{bare_function, parse_frame, parse_pc};
 use crate::skip::{WAITING, is_dispatcher, is_helper, matches, waited_for};
 
-/// The guilty function, or none where the report names none that could be trusted.
-pub(crate) fn guilty(recipe: &Recipe, report: &[&str], captures: &[String]) -> Option<String> {
-    recipe.ways.iter().find_map(|way| walk(way, recipe, report, captures))
+/// What a recipe found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Guilt {
+    /// The guilty function, or none where the report names none that could be trusted.
+    pub function: Option<String>,
+    /// A stack of the fault injector is mixed with the lines that were looked at: what was found may
+    /// belong to that one. A way that does not meet it is preferred.
+    pub mixed: bool,
+}
+
+/// Follows the ways of `recipe` until one of them names a function.
+pub(crate) fn guilty(recipe: &Recipe, report: &[&str], captures: &[String]) -> Guilt {
+    let mut guilt = Guilt::default();
+    for (n, way) in recipe.ways.iter().enumerate() {
+        guilt = walk(way, recipe, report, captures);
+        let is_last = n + 1 == recipe.ways.len();
+        if guilt.function.is_some() && (is_last || !guilt.mixed) {
+            break;
+        }
+    }
+    guilt
 }
 
 /// Frames gathered on the way, helpers left out.
@@ -38,40 +56,52 @@ impl Gathered<'_> {
     }
 }
 
-fn walk(way: &[Step], recipe: &Recipe, report: &[&str], captures: &[String]) -> Option<String> {
+fn walk(way: &[Step], recipe: &Recipe, report: &[&str], captures: &[String]) -> Guilt {
     let mut gathered = Gathered { recipe, frames: Vec::new() };
     let mut at = 0;
     let mut stacks = 0;
+    let mut mixed = false;
     for (n, step) in way.iter().enumerate() {
+        // The line that the step looks for. Frames of the fault injector before it say that its
+        // stack is mixed with this one: the step is given up, and the next goes on behind them.
+        let found = match step {
+            Step::After(literals) => {
+                find(&report[at..], |l| literals.iter().any(|t| l.contains(t)))
+            }
+            Step::Held => find(&report[at..], |l| held_at(l).is_some()),
+            Step::Pc => find(&report[at..], |l| kernel_pc(l).is_some()),
+            _ => Found::At(0),
+        };
+        let line = match found {
+            Found::At(n) => at + n,
+            Found::Injected(n) => {
+                at += n + 1;
+                mixed = true;
+                continue;
+            }
+            Found::Nothing if matches!(step, Step::Held) => continue,
+            Found::Nothing => break,
+        };
         match step {
             Step::Capture(n) => {
                 gathered.add(&[bare_function(captures.get(*n).map_or("", |c| c))]);
             }
             Step::Unless(literal) => {
                 if report.iter().any(|l| l.contains(literal)) {
-                    return None;
+                    return Guilt::default();
                 }
             }
-            Step::After(literals) => {
-                let Some(n) = find(&report[at..], |l| literals.iter().any(|t| l.contains(t)))?
-                else {
-                    break;
-                };
-                // Old kernels print the first frame on the line of the heading.
-                at += n + usize::from(parse_frame(report[at + n]).is_none());
-            }
+            // Old kernels print the first frame on the line of the heading.
+            Step::After(_) => at = line + usize::from(parse_frame(report[line]).is_none()),
             Step::Held => {
-                if let Some(n) = find(&report[at..], |l| held_at(l).is_some())? {
-                    gathered.add(&[held_at(report[at + n]).unwrap_or_default()]);
-                    at += n + 1;
-                }
+                gathered.add(&[held_at(report[line]).unwrap_or_default()]);
+                at = line + 1;
             }
             Step::Pc => {
-                let Some(n) = find(&report[at..], |l| kernel_pc(l).is_some())? else { break };
                 // A jump to nowhere has no function; whoever called is in the trace.
-                let function = kernel_pc(report[at + n]).unwrap_or_default();
+                let function = kernel_pc(report[line]).unwrap_or_default();
                 gathered.add(&[bare_function(&function)]);
-                at += n + 1;
+                at = line + 1;
             }
             Step::Frames => {
                 if stacks > 0 && gathered.take().is_some() {
@@ -82,7 +112,7 @@ fn walk(way: &[Step], recipe: &Recipe, report: &[&str], captures: &[String]) -> 
             }
         }
     }
-    gathered.take()
+    Guilt { function: gathered.take(), mixed }
 }
 
 /// `(&mm->mmap_lock){++++}, at: [<ffffffff81000000>] fn+0x1/0x2`: lockdep names who takes a lock.
@@ -104,18 +134,24 @@ fn kernel_pc(line: &str) -> Option<String> {
     }
 }
 
-/// Index of the first line that `wanted` accepts, at most. None of none: the lines before it are mixed
-/// with a stack of the fault injector, so that whatever is found may belong to that one.
-fn find(report: &[&str], wanted: impl Fn(&str) -> bool) -> Option<Option<usize>> {
+/// What a search for a line came upon first.
+enum Found {
+    At(usize),
+    /// A frame of the fault injector.
+    Injected(usize),
+    Nothing,
+}
+
+fn find(report: &[&str], wanted: impl Fn(&str) -> bool) -> Found {
     for (n, line) in report.iter().enumerate() {
         if injected(line) {
-            return None;
+            return Found::Injected(n);
         }
         if wanted(line) {
-            return Some(Some(n));
+            return Found::At(n);
         }
     }
-    Some(None)
+    Found::Nothing
 }
 
 /// Frames of the fault injector are printed in the middle of the stack that they hit; behind them
@@ -131,7 +167,8 @@ fn stack(report: &[&str], next: Option<&Step>, gathered: &mut Gathered) -> usize
         if injected(line) {
             return n + 1;
         }
-        if n > 0 && begins_stack(line) {
+        // Only an old heading, which has a frame behind it, belongs to this stack.
+        if begins_stack(line) && (n > 0 || parse_frame(line).is_none()) {
             return n;
         }
         let ends = match next {
@@ -222,7 +259,7 @@ mod tests {
 
     fn named(recipe: &Recipe, report: &str) -> String {
         let lines: Vec<&str> = report.split('|').collect();
-        guilty(recipe, &lines, &[]).unwrap_or_else(|| "-".into())
+        guilty(recipe, &lines, &[]).function.unwrap_or_else(|| "-".into())
     }
 
     #[test]
@@ -258,6 +295,16 @@ mod tests {
         );
         assert_eq!(named(&IN_TRACE, "Call Trace:| foo+0x1/0x2| should_fail+0x1/0x2"), "foo");
         assert_eq!(named(&IN_TRACE, " should_failslab+0x1/0x2|Call Trace:| foo+0x1/0x2"), "-");
+        // The way goes on behind the stack that it met, and what it finds is marked.
+        let lines = [
+            "Oops:",
+            " should_fail+0x1/0x2",
+            "RIP: 0010:foo+0x1/0x2",
+            " should_failslab+0x1/0x2",
+            " bar+0x1/0x2",
+        ];
+        let expected = Guilt { function: Some("bar".into()), mixed: true };
+        assert_eq!(guilty(&AT_PC, &lines, &[]), expected);
     }
 
     #[test]

@@ -95,7 +95,16 @@ static UBSAN: &[Format] = &[
 
 static UNDEFINED: Recipe = Recipe {
     ways: &[&[Step::After(TRACE), Step::Frames]],
-    skip: &["^ubsan", "^__ubsan", "^handle_overflow", "^val_to_string", "^__overflow"],
+    skip: &[
+        "^ubsan",
+        "^__ubsan",
+        "^handle_overflow",
+        "^handle_misaligned",
+        "^handle_null_ptr",
+        "^handle_object_size",
+        "^val_to_string",
+        "^__overflow",
+    ],
     take: Take::First,
 };
 

@@ -8,7 +8,7 @@ use kolumbo_case::HeadlineKind::{
 
 use super::{AT_PC, Format, Group, IN_TRACE, NAMED_OR_TRACE, NO_WAY, Recipe, Step, TRACE, Take};
 use crate::formats::info::{LOCKUP, USB_TRANSFERS};
-use crate::formats::warning::{LOCKED, RELEASED};
+use crate::formats::warning::{LEAVES_WITH, LOCKED, RELEASED, STILL_HELD, TO_RELEASE};
 
 const BAD_ACCESS: &[&str] = &["bad-access in {frame}"];
 
@@ -142,7 +142,7 @@ static BUG: &[Format] = &[
     Format::new(Kfence, r"BUG: KFENCE: ((?:use-after-free|out-of-bounds|invalid) (?:read|write)) in {fn}", "KFENCE: {1} in {frame}", &NAMED_OR_BELOW_2).alts(BAD_ACCESS),
     Format::new(Kfence, r"BUG: KFENCE: (invalid free) in {fn}", "KFENCE: {1} in {frame}", &NAMED_OR_BELOW_2).alts(&["invalid-free in {frame}"]),
     Format::new(Kfence, r"BUG: KFENCE: ([a-z \-]+) in {fn}", "KFENCE: {1} in {frame}", &NAMED_OR_BELOW_2),
-    Format::new(Oops, r"BUG: unable to handle (?:kernel paging request|page fault for address|kernel page fault)|BUG: Unable to handle kernel data access", "BUG: unable to handle kernel paging request in {frame}", &AT_PC)
+    Format::new(Oops, r"BUG: unable to handle (?:kernel paging request|page fault for address|kernel page fault)|BUG: Unable to handle kernel (?:data access|instruction fetch)", "BUG: unable to handle kernel paging request in {frame}", &AT_PC)
         .alts(BAD_ACCESS),
     Format::new(Oops, r"BUG: (?:unable to handle )?[kK]ernel NULL pointer dereference", "BUG: unable to handle kernel NULL pointer dereference in {frame}", &AT_PC)
         .alts(BAD_ACCESS),
@@ -151,11 +151,13 @@ static BUG: &[Format] = &[
     Format::new(Lockdep, r"BUG: rwlock (?:lockup|wrong owner|bad magic|recursion|cpu recursion)?", "BUG: rwlock bad magic in {frame}", &IN_TRACE),
     Format::new(SoftLockup, r"BUG: soft lockup", "BUG: soft lockup in {frame}", &LOCKUP).alts(&["stall in {frame}"]),
     Format::new(Lockdep, r"BUG: .*still has locks held!", "BUG: still has locks held in {frame}", &IN_TRACE),
-    Format::new(Lockdep, r"BUG: bad unlock balance detected!.*\n.*\n-+\n.*is trying to release lock.*\n(?:\[<.*>\] )?{fn}\+0x", "BUG: bad unlock balance in {frame}", &RELEASED),
+    Format::new(Lockdep, r"BUG: bad unlock balance detected!", "BUG: bad unlock balance in {frame}", &RELEASED).behind(TO_RELEASE),
     Format::new(Lockdep, r"BUG: bad unlock balance detected!", "BUG: bad unlock balance in {frame}", &NO_WAY),
-    Format::new(Lockdep, r"BUG: held lock freed!(?:.*\n){0,15}?.*at: (?:\[<.*?>\] +)?{fn}", "BUG: held lock freed in {frame}", &NAMED_OR_TRACE),
-    Format::new(Lockdep, r"BUG: lock held when returning to user space!(?:.*\n){0,15}?.*leaving the kernel with locks still held(?:.*\n){0,5}?.*at: (?:\[<.*?>\] +)?{fn}", "BUG: lock held when returning to user space in {frame}", &NO_WAY).capture(1).stackless(),
-    Format::new(Lockdep, r"BUG: workqueue leaked (lock or atomic|atomic, lock or RCU)(?:.*\n){0,15}?.*last function: {fn}", "BUG: workqueue leaked {1} in {frame}", &NO_WAY).capture(2).stackless(),
+    Format::new(Lockdep, r"BUG: held lock freed!", "BUG: held lock freed in {frame}", &NAMED_OR_TRACE).behind(STILL_HELD),
+    Format::new(Lockdep, r"BUG: lock held when returning to user space!", "BUG: lock held when returning to user space in {frame}", &NO_WAY).behind(LEAVES_WITH).capture(1).stackless(),
+    Format::new(Lockdep, r"BUG: workqueue leaked (lock or atomic|atomic, lock or RCU)", "BUG: workqueue leaked {1} in {frame}", &NO_WAY).behind(&[("last function: ", 15)]).capture(2).stackless(),
+    // Since v6.11 the name stands behind the counters.
+    Format::new(Lockdep, r"BUG: workqueue leaked (lock or atomic|atomic, lock or RCU)", "BUG: workqueue leaked {1} in {frame}", &NO_WAY).behind(&[("workfn=", 15)]).capture(2).stackless(),
     Format::new(Lockdep, r"BUG: Invalid wait context", "WARNING: locking bug in {frame}", &LOCKED),
     Format::new(SchedulingWhileAtomic, r"BUG: scheduling while atomic", "BUG: scheduling while atomic in {frame}", &WHO_SLEPT),
     Format::new(SchedulingWhileAtomic, r"BUG: sleeping function called from invalid context", "BUG: sleeping function called from invalid context in {frame}", &WHO_SLEPT),
@@ -187,10 +189,14 @@ static BAD_PAGE: Recipe = Recipe {
         "^__free_",
         "^get_page_from",
         "^page_",
+        "^__page_",
         "^__alloc_pages",
         "^__folio",
         "^folio_",
-        "^put_page",
+        "put_page",
+        "release_pages",
+        "pagevec_",
+        "compound_page",
         "^skb_free",
         "skb_reason",
         "^skb_release",

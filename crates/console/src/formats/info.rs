@@ -3,7 +3,9 @@
 
 use kolumbo_case::HeadlineKind::{HardLockup, HungTask, Lockdep, Other, RcuStall};
 
-use super::warning::{DEADLOCK, LOCK_ORDER, RCU_USED, TAKEN, TAKEN_TWICE};
+use super::warning::{
+    CHANGED, DEADLOCK, LOCK_ORDER, RCU_USED, TAKEN, TAKEN_TWICE, TAKES, TO_ACQUIRE, TO_ACQUIRE_LOCK,
+};
 use super::{Format, Group, IN_TRACE, NO_WAY, Recipe, Step, TRACE, Take};
 
 /// Where a timer interrupt stands on the stack: whoever is stuck is below it.
@@ -21,6 +23,15 @@ pub(super) static STALL: Recipe = Recipe {
             Step::Unless("kthread starved for"),
             Step::After(TRACE),
             Step::After(&["</NMI>"]),
+            Step::Frames,
+        ],
+        // A CPU that finds itself stuck prints the registers of what the tick interrupted, and the
+        // stack below it (rcu_dump_cpu_stacks(), since v5.16).
+        &[
+            Step::Unless("kthread starved for"),
+            Step::Unless("NMI backtrace"),
+            Step::Pc,
+            Step::After(TRACE),
             Step::Frames,
         ],
     ],
@@ -51,34 +62,39 @@ static HUNG: Recipe = Recipe {
 static INFO: &[Format] = &[
     Format::new(
         Lockdep,
-        r"INFO: possible circular locking dependency detected \](?:.*\n){0,30}?.*is trying to acquire lock(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
+        r"INFO: possible circular locking dependency detected \]",
         "possible deadlock in {frame}",
         &DEADLOCK,
-    ),
+    )
+    .behind(TO_ACQUIRE_LOCK),
     Format::new(
         Lockdep,
-        r"INFO: possible irq lock inversion dependency detected \](?:.*\n){0,30}?.*just changed the state of lock(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
+        r"INFO: possible irq lock inversion dependency detected \]",
         "possible deadlock in {frame}",
         &TAKEN_TWICE,
-    ),
+    )
+    .behind(CHANGED),
     Format::new(
         Lockdep,
-        r"INFO: .*-> .*lock order detected \](?:.*\n){0,30}?.*is trying to acquire(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
+        r"INFO: .*-> .*lock order detected \]",
         "possible deadlock in {frame}",
         &LOCK_ORDER,
-    ),
+    )
+    .behind(TO_ACQUIRE),
     Format::new(
         Lockdep,
-        r"INFO: possible recursive locking detected \](?:.*\n){0,30}?.*is trying to acquire lock(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
+        r"INFO: possible recursive locking detected \]",
         "possible deadlock in {frame}",
         &TAKEN_TWICE,
-    ),
+    )
+    .behind(TO_ACQUIRE_LOCK),
     Format::new(
         Lockdep,
-        r"INFO: inconsistent lock state \](?:.*\n){0,30}?.*takes(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
+        r"INFO: inconsistent lock state \]",
         "inconsistent lock state in {frame}",
         &TAKEN,
-    ),
+    )
+    .behind(TAKES),
     Format::new(
         RcuStall,
         r"INFO: rcu_[a-z_]+ (?:self-)?detected(?: expedited)? stall",

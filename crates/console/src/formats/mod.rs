@@ -29,6 +29,10 @@ pub(crate) struct Format {
     /// Pattern over the crash's text, which begins at the headline. `{fn}` stands for a captured
     /// function, `{src}` for `file.c:123`.
     pub pattern: &'static str,
+    /// Words that must follow, in this order, each within so many lines of what was found before. The
+    /// function behind the last of them is one more capture. Lines are counted here and not in the
+    /// pattern, whose automaton would grow with them.
+    pub behind: &'static [(&'static str, usize)],
     /// `{1}` ... are captures, `{frame}` the guilty function.
     pub title: &'static str,
     /// Further titles of the same crash; `{origin}` is whoever made the memory, see [`ORIGIN`].
@@ -126,7 +130,7 @@ impl Format {
         recipe: &'static Recipe,
     ) -> Self {
         let guilty = Guilty::Recipe(recipe);
-        Format { pattern, title, alts: &[], guilty, corrupted: false, stackless: false, kind }
+        Format { guilty, ..Self::plain(kind, pattern, title) }
     }
 
     /// A format whose title names no function.
@@ -137,6 +141,7 @@ impl Format {
     ) -> Self {
         Format {
             pattern,
+            behind: &[],
             title,
             alts: &[],
             guilty: Guilty::None,
@@ -149,6 +154,12 @@ impl Format {
     /// Adds further titles.
     pub(crate) const fn alts(mut self, alts: &'static [&'static str]) -> Self {
         self.alts = alts;
+        self
+    }
+
+    /// Asks for words behind the headline.
+    pub(crate) const fn behind(mut self, words: &'static [(&'static str, usize)]) -> Self {
+        self.behind = words;
         self
     }
 
@@ -245,7 +256,8 @@ mod tests {
             assert!(group.literal.len() >= 4, "{}: too short for a prefilter", group.literal);
             group.excludes("");
             for row in &group.formats {
-                let captures = row.regex().captures_len();
+                let asked = usize::from(!row.format.behind.is_empty());
+                let captures = row.regex().captures_len() + asked;
                 for n in captures..10 {
                     assert!(
                         !row.format.title.contains(&format!("{{{n}}}")),

@@ -64,6 +64,19 @@ warned!(
 );
 warned!(COPIED, "usercopy", "^__check", "^check_", "^__copy", "^_copy", "^copy_");
 
+/// What lockdep says below its headlines (kernel/locking/lockdep.c): who takes, releases or keeps a
+/// lock, and where.
+pub(super) const TO_ACQUIRE_LOCK: &[(&str, usize)] =
+    &[("is trying to acquire lock", 30), ("at: ", 10)];
+pub(super) const TO_ACQUIRE: &[(&str, usize)] = &[("is trying to acquire", 30), ("at: ", 10)];
+pub(super) const CHANGED: &[(&str, usize)] =
+    &[("just changed the state of lock", 30), ("at: ", 10)];
+pub(super) const TAKES: &[(&str, usize)] = &[("takes", 30), ("at: ", 10)];
+pub(super) const TO_RELEASE: &[(&str, usize)] = &[("is trying to release lock", 15), ("", 5)];
+pub(super) const STILL_HELD: &[(&str, usize)] = &[("at: ", 15)];
+pub(super) const LEAVES_WITH: &[(&str, usize)] =
+    &[("leaving the kernel with locks still held", 15), ("at: ", 5)];
+
 static WARNING: &[Format] = &[
     Format::new(
         Warning,
@@ -124,37 +137,37 @@ static WARNING: &[Format] = &[
     Format::new(Warning, r"WARNING: at {src}", "WARNING in {frame}", &WARNED),
     Format::new(
         Lockdep,
-        r"WARNING: possible circular locking dependency detected(?:.*\n){0,30}?.*is trying to acquire lock(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
+        r"WARNING: possible circular locking dependency detected",
         "possible deadlock in {frame}",
         &DEADLOCK,
-    ),
+    ).behind(TO_ACQUIRE_LOCK),
     Format::new(
         Lockdep,
-        r"WARNING: possible irq lock inversion dependency detected(?:.*\n){0,30}?.*just changed the state of lock(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
+        r"WARNING: possible irq lock inversion dependency detected",
         "possible deadlock in {frame}",
         &TAKEN_TWICE,
-    ),
+    ).behind(CHANGED),
     Format::new(
         Lockdep,
-        r"WARNING: .*-> .*lock order detected(?:.*\n){0,30}?.*is trying to acquire(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
+        r"WARNING: .*-> .*lock order detected",
         "possible deadlock in {frame}",
         &LOCK_ORDER,
-    ),
+    ).behind(TO_ACQUIRE),
     Format::new(
         Lockdep,
-        r"WARNING: possible recursive locking detected(?:.*\n){0,30}?.*is trying to acquire lock(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
+        r"WARNING: possible recursive locking detected",
         "possible deadlock in {frame}",
         &TAKEN_TWICE,
-    ),
+    ).behind(TO_ACQUIRE_LOCK),
     Format::new(
         Lockdep,
-        r"WARNING: inconsistent lock state(?:.*\n){0,30}?.*takes(?:.*\n){0,10}?.*at: (?:\[<.*?>\] +)?{fn}",
+        r"WARNING: inconsistent lock state",
         "inconsistent lock state in {frame}",
         &TAKEN,
-    ),
+    ).behind(TAKES),
     Format::new(
         Lockdep,
-        r"WARNING: suspicious RCU usage\n.*\n-+\n.*{src}",
+        r"WARNING: suspicious RCU usage\n(?:.*\n){1,4}?-+\n(?:.*\n){0,2}?.*{src}",
         "WARNING: suspicious RCU usage in {frame}",
         &RCU_USED,
     ),
@@ -177,16 +190,18 @@ static WARNING: &[Format] = &[
     .stackless(),
     Format::new(
         Lockdep,
-        r"WARNING: bad unlock balance detected!(?:.*\n){0,15}?.*is trying to release lock(?:.*\n){0,5}?(?:\[<.*>\] )?{fn}\+0x",
+        r"WARNING: bad unlock balance detected!",
         "WARNING: bad unlock balance in {frame}",
         &RELEASED,
-    ),
+    )
+    .behind(TO_RELEASE),
     Format::new(
         Lockdep,
-        r"WARNING: held lock freed!(?:.*\n){0,15}?.*at: (?:\[<.*?>\] +)?{fn}",
+        r"WARNING: held lock freed!",
         "WARNING: held lock freed in {frame}",
         &NAMED_OR_TRACE,
-    ),
+    )
+    .behind(STILL_HELD),
     Format::new(
         Lockdep,
         r"WARNING: [Nn]ested lock was not taken",
@@ -195,10 +210,11 @@ static WARNING: &[Format] = &[
     ),
     Format::new(
         Lockdep,
-        r"WARNING: lock held when returning to user space!(?:.*\n){0,15}?.*leaving the kernel with locks still held(?:.*\n){0,5}?.*at: (?:\[<.*?>\] +)?{fn}",
+        r"WARNING: lock held when returning to user space!",
         "WARNING: lock held when returning to user space in {frame}",
         &NO_WAY,
     )
+    .behind(LEAVES_WITH)
     .capture(1)
     .stackless(),
     Format::new(
