@@ -196,9 +196,10 @@ pub fn prepare(request: &Request) -> Result<Prepared, BootError> {
     let mut cmdline = command_line(&spec.append);
     let initramfs = match (&spec.initrd, &spec.host) {
         (_, Some(host)) => {
-            let clock = |append: &[String]| nested::clock_words(accel, append);
-            let guest_line = command_line(&[&*spec.append, &*clock(&spec.append)].concat());
-            cmdline = command_line(&[&*host.append, &*clock(&host.append)].concat());
+            let guest_words = nested::clock_words(accel, &spec.append);
+            let guest_line = command_line(&[&*spec.append, &*guest_words].concat());
+            let host_words = nested::host_words(accel, &host.append);
+            cmdline = command_line(&[&*host.append, &*host_words].concat());
             Some(nested::host_initramfs(spec, host, &found, &guest_line)?)
         }
         (Some(_), None) => None,

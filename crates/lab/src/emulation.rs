@@ -103,7 +103,7 @@ pub fn under(request: &Request) -> Result<EmulationFile, EmulationError> {
         files: &[],
     })
     .map_err(BootError::from)?;
-    let append = [&*host.append, &*nested::clock_words(accel, &host.append)].concat();
+    let append = [&*host.append, &*nested::host_words(accel, &host.append)].concat();
     let plan = Plan {
         qemu,
         accel,
