@@ -3,6 +3,8 @@
 //! Pure functions over words; what a verdict or a finding means is not known here. Main function:
 //! [`differences`].
 
+use std::collections::BTreeMap;
+
 use kolumbo_case::{FindingCode, VerdictKind};
 
 use crate::recipe::{Expect, Recipe};
@@ -55,6 +57,26 @@ pub fn differences(expect: Option<&Expect>, seen: &Seen) -> Vec<String> {
     found
 }
 
+/// In what way the kernel with these `vulnerabilities` (file and text) is not the one that the cell with these
+/// labels is about. A kernel that came to say nothing at all is judged by its verdict alone.
+pub fn other_mitigations(
+    recipe: &Recipe,
+    labels: &[(String, String)],
+    vulnerabilities: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let wanted = recipe.vulnerabilities.iter().filter(|v| v.when.matches(labels));
+    wanted
+        .filter(|_| !vulnerabilities.is_empty())
+        .filter_map(|wanted| {
+            let said = vulnerabilities.get(&wanted.file).map_or("nothing", String::as_str);
+            let file = &wanted.file;
+            (!fits(&wanted.says, said)).then(|| {
+                format!("the kernel says of {file} '{said}', expected was '{}'", wanted.says)
+            })
+        })
+        .collect()
+}
+
 /// Whether `text` is like `pattern`, in which a `*` stands for any text.
 pub fn fits(pattern: &str, text: &str) -> bool {
     let mut pieces = pattern.split('*');
@@ -80,6 +102,7 @@ pub fn fits(pattern: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe::{Vulnerability, When};
 
     #[test]
     fn a_star_is_any_text() {
@@ -99,6 +122,30 @@ mod tests {
         ] {
             assert_eq!(fits(pattern, text), yes, "{pattern} {text}");
         }
+    }
+
+    #[test]
+    fn a_row_is_what_the_kernel_says() {
+        let when = When { terms: vec![("mode".into(), vec!["on".into()])], ..When::default() };
+        let says = "Mitigation: safe RET*".to_owned();
+        let wanted = Vulnerability { when, file: "srso".to_owned(), says };
+        let recipe = Recipe { vulnerabilities: vec![wanted], ..Recipe::default() };
+        let of = |mode: &str, file: &str, text: &str| {
+            let said = BTreeMap::from([(file.to_owned(), text.to_owned())]);
+            other_mitigations(&recipe, &[("mode".to_owned(), mode.to_owned())], &said)
+        };
+        assert!(of("on", "srso", "Mitigation: safe RET, no microcode").is_empty());
+        assert!(of("off", "srso", "Vulnerable").is_empty());
+        assert!(of("on", "srso", "Vulnerable")[0].contains("'Vulnerable', expected was 'Mit"));
+        assert!(of("on", "mds", "Not affected")[0].contains("'nothing'"));
+    }
+
+    #[test]
+    fn a_file_that_is_none_is_refused() {
+        let text = "title = \"t\"\nstory = \"s\"\n[[kernel]]\nname = \"k\"\ntoolchain = \"gcc\"\n\
+                    config = [\"tinyconfig\"]\n[[vulnerability]]\nfile = \"../x\"\nsays = \"*\"\n";
+        let error = crate::file::parse("case.toml", text).unwrap_err().to_string();
+        assert!(error.contains("case.toml:8:8: '../x' is no file of a vulnerability"), "{error}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use toml::{Spanned, Value};
 
 use crate::recipe::{
     AxisWanted, Built, Expect, ImageEdit, KernelWanted, Proof, Recipe, SourceEdit, SourceWanted,
-    Step, When, is_of_kernels,
+    Step, Vulnerability, When, is_of_kernels,
 };
 
 /// What is wrong with a case, and where it stands.
@@ -43,6 +43,8 @@ struct Schema {
     exclude: Vec<Spanned<toml::Table>>,
     #[serde(default)]
     expect: Vec<Spanned<ExpectEntry>>,
+    #[serde(default)]
+    vulnerability: Vec<Spanned<VulnerabilityEntry>>,
     #[serde(default)]
     proof: Vec<Spanned<ProofEntry>>,
 }
@@ -110,6 +112,15 @@ struct ExpectEntry {
     #[serde(default)]
     title: String,
     findings: Option<Spanned<Vec<String>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VulnerabilityEntry {
+    #[serde(default)]
+    when: toml::Table,
+    file: Spanned<String>,
+    says: String,
 }
 
 #[derive(Deserialize)]
@@ -239,6 +250,11 @@ pub fn parse(name: &str, text: &str) -> Result<Recipe, CaseError> {
             .expect
             .iter()
             .map(|e| places.expect(e, &axes))
+            .collect::<Result<Vec<_>, _>>()?,
+        vulnerabilities: schema
+            .vulnerability
+            .iter()
+            .map(|v| places.vulnerability(v, &axes))
             .collect::<Result<Vec<_>, _>>()?,
         title: schema.title.into_inner(),
         story: schema.story.trim().to_owned(),
@@ -554,6 +570,24 @@ impl Places<'_> {
             title: expect.title.clone(),
             findings,
             place: self.of(entry.span()),
+        })
+    }
+
+    fn vulnerability(
+        &self,
+        entry: &Spanned<VulnerabilityEntry>,
+        axes: &[AxisWanted],
+    ) -> Result<Vulnerability, CaseError> {
+        let VulnerabilityEntry { when, file, says } = entry.get_ref();
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if file.get_ref().is_empty() || !file.get_ref().chars().all(is_name) {
+            let reason = format!("'{}' is no file of a vulnerability", file.get_ref());
+            return Err(self.wrong(file.span(), reason));
+        }
+        Ok(Vulnerability {
+            when: self.when(entry.span(), when, axes)?,
+            file: file.get_ref().clone(),
+            says: says.clone(),
         })
     }
 

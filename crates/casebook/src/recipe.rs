@@ -28,6 +28,8 @@ pub struct Recipe {
     pub exclude: Vec<When>,
     /// What is expected; the last that matches a cell counts, and without one a healthy boot.
     pub expect: Vec<Expect>,
+    /// What kernels have to say of themselves; all that match a cell count.
+    pub vulnerabilities: Vec<Vulnerability>,
     /// What is shown once everything was booted, in order.
     pub proofs: Vec<Proof>,
 }
@@ -163,6 +165,18 @@ pub struct Expect {
     pub findings: Vec<FindingCode>,
     /// Where it stands.
     pub place: String,
+}
+
+/// What the kernel of a cell, or its host's where it runs inside another guest, has to say about a vulnerability:
+/// a row of a table is what the kernel did, not what its command line asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Vulnerability {
+    /// Of which cells.
+    pub when: When,
+    /// A file in `/sys/devices/system/cpu/vulnerabilities`.
+    pub file: String,
+    /// What stands in it. A `*` stands for any text.
+    pub says: String,
 }
 
 /// One step of the proof.

@@ -1,12 +1,13 @@
 //! The table of boots of a case: asked for in the words of a matrix, and what came of it in those of the case.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
 use kolumbo_case::casebook::{CellRun, KernelRun};
 use kolumbo_case::{Accel, BootSpec, CaseFile, FindingCode, MatrixFile, VerdictKind};
-use kolumbo_casebook::expect::{Seen, differences, expected};
+use kolumbo_casebook::expect::{Seen, differences, expected, other_mitigations};
 use kolumbo_casebook::recipe::{Step, When, is_of_kernels};
 use kolumbo_casebook::{CaseError, Recipe};
 use kolumbo_lab::boot::BootError;
@@ -191,8 +192,9 @@ pub(crate) fn cells(
                 title: run.map(|r| r.signature.clone()).unwrap_or_default(),
                 findings: findings.iter().map(|(code, _)| *code).collect(),
             };
+            let judged = verdict.is_some_and(|v| v != VerdictKind::CannotTell);
             CellRun {
-                labels: labels.into_iter().map(|(_, label)| label).collect(),
+                labels: labels.iter().cloned().map(|(_, label)| label).collect(),
                 expected: match expect.map(|e| e.verdicts.clone()) {
                     Some(verdicts) if !verdicts.is_empty() => verdicts,
                     _ => vec![VerdictKind::Booted],
@@ -201,9 +203,13 @@ pub(crate) fn cells(
                 expected_findings: expect
                     .map(|e| e.findings.iter().map(|f| f.id().to_owned()).collect())
                     .unwrap_or_default(),
-                judged: verdict.is_some_and(|v| v != VerdictKind::CannotTell),
+                judged,
                 verdict,
-                differences: differences(expect, &seen),
+                differences: [
+                    differences(expect, &seen),
+                    other_mitigations(recipe, &labels, &vulnerabilities(explained.as_ref())),
+                ]
+                .concat(),
                 title: seen.title,
                 reason: run.map(|r| r.reason.clone()).unwrap_or_default(),
                 findings: findings.iter().map(|(c, s)| format!("{} {s}", c.id())).collect(),
@@ -212,6 +218,15 @@ pub(crate) fn cells(
             }
         })
         .collect()
+}
+
+/// What the kernel says of its vulnerabilities; of a guest inside another one, the host.
+fn vulnerabilities(case: Option<&CaseFile>) -> BTreeMap<String, String> {
+    let facts = case.and_then(|case| match &case.nested_host {
+        Some(host) => host.guest.as_ref(),
+        None => case.guest.as_ref(),
+    });
+    facts.map(|facts| facts.vulnerabilities.clone()).unwrap_or_default()
 }
 
 /// The case of a run with its explanation, which is made where it is missing.
