@@ -167,12 +167,10 @@ fn this_machine_says_whether_it_emulates_flags_right() {
 #[test]
 fn a_case_whose_cpu_runs_no_guests_is_refused_before_anything_is_built() {
     let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let text = format!(
-        "title = \"t\"\nstory = \"s\"\n[source]\nfolder = \"tree\"\n\
-         [[kernel]]\nname = \"k\"\ntoolchain = \"gcc\"\nconfig = [\"tinyconfig\"]\n\
-         [base]\naccel = \"tcg\"\nhost-kernel = \"{{kernels.k}}\"\ncpu = \"qemu64,-svm\"\n\
-         [[axis]]\nname = \"smp\"\nvalues = [1, 2]\n"
-    );
+    let text = "title = \"t\"\nstory = \"s\"\n[source]\nfolder = \"tree\"\n\
+                [[kernel]]\nname = \"k\"\ntoolchain = \"gcc\"\nconfig = [\"tinyconfig\"]\n\
+                [base]\naccel = \"tcg\"\nhost-kernel = \"{kernels.k}\"\ncpu = \"qemu64,-svm\"\n\
+                [[axis]]\nname = \"smp\"\nvalues = [1, 2]\n";
     std::fs::write(folder.path().join("case.toml"), text).unwrap();
     let output = kolumbo(home.path())
         .args(["case", "run", folder.path().to_str().unwrap()])
