@@ -82,35 +82,55 @@ static CARRIERS: &[&str] = &[
     "drivers/usb/core/urb.c",
     "ipc/util.c",
     "init/",
+    // The operating system of the secure world prints through the kernel's console.
+    "trusty/",
     "crypto/api.c",
     "drivers/clocksource/",
     "drivers/irqchip/",
     "net/ipv4/tcp_output.c",
 ];
 
-/// The file to blame among `lines`, which begin at the headline.
-pub(crate) fn guilty_file<'a>(lines: impl Iterator<Item = &'a str>) -> Option<String> {
-    let mut first = None;
-    for line in lines {
-        if line.starts_with("---[ end ") {
-            break;
-        }
-        // Locks that are held name files, too, but those are not to blame.
-        if line.contains(", at: ") || line.trim_start().starts_with('#') {
-            continue;
-        }
-        for word in line.split([' ', '(', ')']) {
-            let Some(file) = source_file(word) else { continue };
-            if !CARRIERS
-                .iter()
-                .any(|c| if c.ends_with('/') { file.starts_with(c) } else { file == *c })
-            {
-                return Some(file.to_owned());
-            }
-            first.get_or_insert_with(|| file.to_owned());
+/// Where the tick stands on a stack: whoever is stuck is below it.
+const TICKS: &[&str] =
+    &["apic_timer_interrupt+0x", "el1h_64_irq+0x", "el1_irq+0x", "Exception stack"];
+
+/// The file to blame among `lines`, which begin at the headline. For a stall (`stalled`) the stacks
+/// above the tick belong to whoever noticed it.
+pub(crate) fn guilty_file(lines: &[&str], stalled: bool) -> Option<String> {
+    let below = TICKS.iter().filter(|_| stalled).find_map(|tick| {
+        let at = lines.iter().position(|l| l.contains(tick))?;
+        first_file(&lines[at..]).filter(|f| !carries(f))
+    });
+    below.or_else(|| first_file(lines)).map(str::to_owned)
+}
+
+/// The first file that does not only carry, or the first of all. Where another one follows that
+/// stands deeper below the same folder, that one says more: `net/core` calls, `net/core/x` is called.
+fn first_file<'a>(lines: &[&'a str]) -> Option<&'a str> {
+    let own = lines.iter().take_while(|line| !line.starts_with("---[ end "));
+    // What held locks, interrupt flags and registers remember is older than the crash.
+    let told = own.filter(|line| {
+        !line.trim_start().starts_with('#')
+            && !line.contains("irqs last ")
+            && !line.starts_with("Register r")
+    });
+    let files: Vec<&str> =
+        told.flat_map(|l| l.split([' ', '(', ')']).filter_map(source_file)).collect();
+    let mut guilty_files = files.iter().copied().filter(|f| !carries(f));
+    let mut guilty = guilty_files.next().or(files.first().copied())?;
+    for file in guilty_files {
+        let folder = guilty.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let inside = file.strip_prefix(folder).and_then(|f| f.strip_prefix('/'));
+        if !folder.is_empty() && inside.is_some_and(|f| f.contains('/')) {
+            guilty = file;
         }
     }
-    first
+    Some(guilty)
+}
+
+fn carries(file: &str) -> bool {
+    CARRIERS.iter().any(|c| if c.ends_with('/') { file.starts_with(c) } else { file == *c })
+        || file.ends_with(".h")
 }
 
 fn source_file(word: &str) -> Option<&str> {
@@ -137,8 +157,20 @@ mod tests {
             " foo net/llc/llc_sap.c:294 [inline]",
             " bar+0x1/0x2 net/ipv4/ip.c:1",
         ];
-        assert_eq!(guilty_file(trace.into_iter()).as_deref(), Some("net/llc/llc_sap.c"));
-        assert_eq!(guilty_file(trace[..2].iter().copied()).as_deref(), Some("lib/dump_stack.c"));
-        assert_eq!(guilty_file([" foo+0x1/0x2"].into_iter()), None);
+        let file = |lines: &[&str], stalled| guilty_file(lines, stalled).unwrap_or_default();
+        assert_eq!(file(&trace, false), "net/llc/llc_sap.c");
+        assert_eq!(file(&trace[..2], false), "lib/dump_stack.c");
+        assert_eq!(file(&[" foo+0x1/0x2"], false), "");
+        let deeper = [" a+0x1/0x2 net/ipv4/ip.c:1", " b+0x1/0x2 net/ipv4/netfilter/ipt.c:1"];
+        assert_eq!(file(&deeper, false), "net/ipv4/netfilter/ipt.c");
+        let stall = [
+            " a+0x1/0x2 net/noticed.c:1",
+            " asm_sysvec_apic_timer_interrupt+0x1/0x2 arch/x86/include/asm/idtentry.h:1",
+            " b+0x1/0x2 net/stuck.c:1",
+        ];
+        assert_eq!(
+            (file(&stall, true), file(&stall, false)),
+            ("net/stuck.c".into(), "net/noticed.c".into())
+        );
     }
 }

@@ -154,13 +154,15 @@ pub(crate) fn report_of(text: &Text, named: Named, last: usize) -> CrashReport {
     let head = named.lines.first().copied().unwrap_or(0);
     let own: Vec<usize> = named.lines.iter().copied().take_while(|&i| i < last).collect();
     let line = &text.lines[head];
+    let lines: Vec<&str> = named.lines.iter().map(|&i| text.lines[i].text.as_str()).collect();
+    let stalled = named.kind == Some(HeadlineKind::RcuStall);
     let mut report = CrashReport {
         title: named.title,
         alt_titles: named.alts,
         crash_type: named.crash_type.to_owned(),
         kind: named.kind,
         frame: named.frame,
-        guilty_file: guilty_file(named.lines.iter().map(|&i| text.lines[i].text.as_str())),
+        guilty_file: guilty_file(&lines, stalled),
         corrupted: named.corrupted.is_some(),
         corrupted_reason: named.corrupted,
         panicked: named.panicked,

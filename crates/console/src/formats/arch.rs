@@ -146,14 +146,16 @@ trap!(MSR, r"unchecked MSR access error: ", "unchecked MSR access in {frame}");
 static REBOOT: &[Format] =
     &[Format::plain(Other, r"Booting the kernel", "unexpected kernel reboot").stackless()];
 
+// The secure world's console comes through the kernel's, which may cut it: who called is captured so
+// that the mark of another message within it is seen.
 static TRUSTY: &[Format] = &[
     Format::plain(
         Panic,
-        r"panic \(caller 0x[0-9a-f]+\): (?:DEBUG )?(ASSERT FAILED) at \([^)]*\): (.*)",
-        "trusty: {1}: {2}",
+        r"panic \(caller ([^)]*)\): (?:DEBUG )?(ASSERT FAILED) at \([^)]*\): ?(.*)",
+        "trusty: {2}: {3}",
     )
     .stackless(),
-    Format::plain(Panic, r"panic \(caller 0x[0-9a-f]+\): (.*)", "trusty: panic: {1}").stackless(),
+    Format::plain(Panic, r"panic \(caller ([^)]*)\): (.*)", "trusty: panic: {2}").stackless(),
 ];
 
 static FUZZER_FAILED: &[Format] =
@@ -219,7 +221,7 @@ pub(super) static GROUPS: &[Group] = &[
     Group { literal: "Oops: ", formats: OOPS, not: &[] },
     Group { literal: "unchecked MSR access error: ", formats: MSR, not: &[] },
     Group { literal: "Booting the kernel", formats: REBOOT, not: &[] },
-    Group { literal: "panic (caller 0x", formats: TRUSTY, not: &[] },
+    Group { literal: "panic (caller ", formats: TRUSTY, not: &[] },
     Group { literal: "SYZFAIL: ", formats: FUZZER_FAILED, not: &[] },
     Group { literal: "SYZFATAL: ", formats: FUZZER_DIED, not: &[] },
     Group { literal: "goroutine ", formats: GO, not: &[] },
