@@ -10,7 +10,7 @@ use crate::formats::{CompiledGroup, Format, Guilty, ORIGIN, groups};
 use crate::frame::{bare_function, parse_frame};
 use crate::scan::DECOMPRESSOR_LITERAL;
 use crate::text::{Line, Text};
-use crate::title::{crash_type, names, normalise, shown_name};
+use crate::title::{crash_type, hang_name, names, normalise, shown_name};
 use crate::walk::{STACK_HEADINGS, begins_stack, guilty, is_heading};
 
 /// Lines behind a headline that a crash may have. Longer ones are dumps of all tasks, whose first
@@ -145,8 +145,15 @@ fn name_with(text: &Text, at: usize, group: &'static CompiledGroup, loose: bool)
     };
     let fill = |template: &str, frame: &str| fill_template(template, frame, &captures, format);
     let raw = raw_frame.unwrap_or_default();
+    let mut known_as = names(&raw);
+    if let Guilty::Recipe(recipe) = &format.guilty {
+        let bucket = hang_name(&raw, &recipe.take);
+        if bucket != raw {
+            known_as.push(bucket);
+        }
+    }
     let (shown, older) =
-        names(&raw).split_last().map(|(s, o)| (s.to_string(), o.to_vec())).unwrap_or_default();
+        known_as.split_last().map(|(s, o)| (s.to_string(), o.to_vec())).unwrap_or_default();
     named.title = fill(format.title, &shown);
     if timestamp_within(&captures) {
         named.corrupted = Some("another line begins inside the headline".into());

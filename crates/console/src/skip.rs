@@ -139,7 +139,7 @@ static DISPATCHERS: &[&str] = &[
     "vfs_ioctl", "ksys_read", "ksys_write", "ksys_ioctl", "compat_ioctl", "compat_sys_ioctl", "sys_ioctl", "SyS_ioctl", "blkdev_driver_ioctl", "blkdev_ioctl", "do_iter_readv_writev", "call_mmap",
     "mmap_region", "do_mmap", "do_dentry_open", "vfs_open", "__fput", "mount_fs", "vfs_get_tree", "__do_fault", "page_fault",
     // Sockets and netlink.
-    "^sock_sendmsg", "^__sock_sendmsg", "^sock_recvmsg", "sock_release", "sock_close", "sys_setsockopt", "sys_getsockopt", "do_sock_setsockopt", "do_sock_getsockopt", "kernel_setsockopt", "sock_common_setsockopt",
+    "^sock_sendmsg", "^__sock_sendmsg", "^sock_recvmsg", "sock_release", "sys_setsockopt", "sys_getsockopt", "do_sock_setsockopt", "do_sock_getsockopt", "kernel_setsockopt", "sock_common_setsockopt",
     "sys_listen", "kernel_listen", "sk_common_release", "sock_mmap", "__sys_accept", "kernel_accept", "^sock_do_ioctl", "^sock_ioctl", "compat_sock_ioctl", "nfnetlink_rcv_msg",
     "rtnetlink_rcv_msg", "netlink_dump", "genl_rcv_msg", "genl_family_rcv_msg", "netif_receive_skb", "^socketpair", "^sys_socketpair", "^connect", "^sys_connect", "^ioctl",
 ];

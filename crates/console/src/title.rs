@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 
 use regex::Regex;
 
+use crate::formats::Take;
+
 /// Bytes of a title at most.
 const MAX_TITLE: usize = 120;
 
@@ -70,37 +72,50 @@ fn numbers(text: &str) -> String {
     out
 }
 
-/// What a wrapper's name is in a title. Architectures, compat layers and renamed functions have one
-/// name for the same operation.
+/// What a wrapper's name is in a title. Architectures and compat layers have one name for the same
+/// system call.
 pub(crate) fn shown_name(function: &str) -> &str {
-    match function {
-        "synchronize_rcu_expedited"
-        | "synchronize_sched"
-        | "synchronize_sched_expedited"
-        | "synchronize_rcu_bh"
-        | "synchronize_srcu"
-        | "__synchronize_srcu" => "synchronize_rcu",
-        _ if function.starts_with("smp_call_function") => "smp_call_function",
-        _ => {
-            // The old names of a system call's entry and body are its plain name.
-            for prefix in ["compat_SYSC_", "compat_SyS_", "SYSC_", "SyS_"] {
-                if let Some(rest) = function.strip_prefix(prefix).filter(|r| !r.is_empty()) {
-                    return rest;
-                }
-            }
-            // An architecture's entry keeps its `sys_`, the body behind it does not: both are
-            // dropped step by step, see `names`.
-            for prefix in
-                ["__x64_", "__ia32_", "__arm64_", "__s390x_", "__riscv_", "__se_", "__do_"]
-            {
-                if let Some(rest) = function.strip_prefix(prefix)
-                    && (rest.starts_with("sys_") || rest.starts_with("compat_sys_"))
-                {
-                    return rest;
-                }
-            }
-            function
+    // The old names of a system call's entry and body are its plain name.
+    for prefix in ["compat_SYSC_", "compat_SyS_", "SYSC_", "SyS_"] {
+        if let Some(rest) = function.strip_prefix(prefix).filter(|r| !r.is_empty()) {
+            return rest;
         }
+    }
+    // An architecture's entry keeps its `sys_`, the body behind it does not: both are dropped step
+    // by step, see `names`.
+    for prefix in [
+        "__x64_",
+        "__ia32_",
+        "__arm64_",
+        "__s390x_",
+        "__s390_",
+        "__riscv_",
+        "__powerpc_",
+        "__loongarch_",
+        "__mips_",
+        "__se_",
+        "__do_",
+    ] {
+        if let Some(rest) = function.strip_prefix(prefix)
+            && (rest.starts_with("sys_") || rest.starts_with("compat_sys_"))
+        {
+            return rest;
+        }
+    }
+    function
+}
+
+/// The one name of functions in which everybody hangs for the same reason: a grace period that
+/// does not end, a CPU that does not answer. Only hangs are named so.
+pub(crate) fn hang_name<'a>(function: &'a str, take: &Take) -> &'a str {
+    match take {
+        Take::Waiter
+            if function.starts_with("synchronize_") || function == "__synchronize_srcu" =>
+        {
+            "synchronize_rcu"
+        }
+        Take::Entry if function.starts_with("smp_call_function") => "smp_call_function",
+        _ => function,
     }
 }
 
@@ -255,6 +270,13 @@ mod tests {
     }
 
     #[test]
+    fn hangs_have_one_name() {
+        assert_eq!(hang_name("synchronize_sched", &Take::Waiter), "synchronize_rcu");
+        assert_eq!(hang_name("smp_call_function_single", &Take::Entry), "smp_call_function");
+        assert_eq!(hang_name("smp_call_function_single", &Take::First), "smp_call_function_single");
+    }
+
+    #[test]
     fn wrappers_lose_their_names() {
         for (name, shown) in [
             ("__x64_sys_rmdir", "sys_rmdir"),
@@ -262,8 +284,7 @@ mod tests {
             ("__do_sys_mremap", "sys_mremap"),
             ("compat_SyS_mount", "mount"),
             ("__do_fault", "__do_fault"),
-            ("synchronize_sched", "synchronize_rcu"),
-            ("smp_call_function_single", "smp_call_function"),
+            ("synchronize_sched", "synchronize_sched"),
         ] {
             assert_eq!(shown_name(name), shown);
         }

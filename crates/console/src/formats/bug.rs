@@ -127,7 +127,7 @@ static USERCOPY: Recipe = Recipe {
 static BUG: &[Format] = &[
     Format::new(Kasan, r"BUG: KASAN: (?:double-free or invalid-free|double-free|invalid-free) in {fn}", "KASAN: invalid-free in {frame}", &NAMED_OR_TRACE)
         .alts(&["invalid-free in {frame}"]),
-    Format::new(Kasan, r"BUG: KASAN: ([a-z\-]+) in {fn}.*\n(?:BUG: KASAN: .*\n|[^W\n].*\n|\n){0,8}?\s*(Read|Write) (?:of size|at addr)", "KASAN: {1} {3} in {frame}", &NAMED_OR_TRACE_2)
+    Format::new(Kasan, r"BUG: KASAN: ([a-z\-]+) in {fn}.*\n(?:.*\n){0,16}?\s*(Read|Write) (?:of size|at addr)", "KASAN: {1} {3} in {frame}", &NAMED_OR_TRACE_2)
         .alts(BAD_ACCESS),
     Format::new(Kasan, r"BUG: KASAN: ([a-z\-]+) on address .*\n\s*(Read|Write) of size(?s:.*?)Call [Tt]race", "KASAN: {1} {2} in {frame}", &IN_TRACE)
         .alts(BAD_ACCESS),
