@@ -128,7 +128,13 @@ fn name_with(text: &Text, at: usize, group: &'static CompiledGroup, loose: bool)
         joined.push('\n');
     }
     let (format, captures) = best_format(group, &joined)?;
-    let report: Vec<&str> = lines.iter().map(|&i| text.lines[i].text.as_str()).collect();
+    // Frames that the unwinder only guessed prove nothing.
+    let told = |i: &usize| {
+        let line = text.lines[*i].text.as_str();
+        parse_frame(line).is_none_or(|f| f.reliable).then_some(line)
+    };
+    let report: Vec<&str> = lines.iter().filter_map(told).collect();
+    let own = lines[..own].iter().filter_map(told).count();
     let mut named = Named { kind: Some(format.kind), ..Default::default() };
     let raw_frame = match &format.guilty {
         Guilty::None => None,
@@ -298,7 +304,7 @@ fn belonging(text: &Text, at: usize, loose: bool) -> (Vec<usize>, usize) {
             }
             break;
         }
-        if own_lines.is_none() && head.caller.is_empty() && begins_another(head, line) {
+        if own_lines.is_none() && head.caller.is_empty() && begins_another(line) {
             own_lines = Some(lines.len());
         }
         let same = line.caller == head.caller || every_cpu && line.caller.starts_with('C');
@@ -336,23 +342,25 @@ static CONTINUATIONS: &[&str] = &[
     "unregister_netdevice: waiting for",
     "PANIC: double fault",
     "double fault: ",
+    "kernel stack overflow",
     "Internal error:",
     "Oops: ",
-    "list_add corruption",
-    "list_del corruption",
+    "Bad mode in ",
+    "alignment check: ",
+    "control protection fault",
+    "segment not present: ",
+    "invalid TSS: ",
+    "-- System halted",
+    "mce: [Hardware Error]: CPU",
     "unreferenced object",
 ];
 
-/// `line` begins another crash or another stack than the one that `head` began.
-fn begins_another(head: &Line, line: &Line) -> bool {
+/// `line` begins another crash or another stack.
+fn begins_another(line: &Line) -> bool {
     if STACKED_NOTES.iter().any(|note| line.text.contains(note)) {
         return true;
     }
-    group_of(&line.text).is_some_and(|group| {
-        let names_list =
-            head.text.contains(" corruption") && line.text.contains("lib/list_debug.c");
-        !names_list && !CONTINUATIONS.contains(&group.literal)
-    })
+    group_of(&line.text).is_some_and(|group| !CONTINUATIONS.contains(&group.literal))
 }
 
 fn panicked(text: &Text, at: usize) -> bool {
@@ -368,21 +376,19 @@ fn panicked(text: &Text, at: usize) -> bool {
 /// follow soon. Later ones belong to other tasks, which may have no stack.
 fn damaged_traces(report: &[&str]) -> Option<String> {
     const SOON: usize = 15;
-    let guessed = |line: &&&str| parse_frame(line).is_some_and(|f| !f.reliable);
     let has_frame =
         |line: &&str| parse_frame(line).is_some() || line.contains("(stack is not available)");
     let mut seen = false;
     for heading in STACK_HEADINGS {
         let Some(at) = report.iter().position(|l| is_heading(l, heading)) else { continue };
         let here = parse_frame(report[at]).is_some();
-        let below = report[at + 1..].iter().filter(|l| !guessed(l));
-        let mut below = below.take(SOON).take_while(|l| !begins_stack(l));
+        let mut below = report[at + 1..].iter().take(SOON).take_while(|l| !begins_stack(l));
         if !here && !below.any(has_frame) {
             return Some(format!("no frame follows '{}'", report[at].trim()));
         }
         seen = true;
     }
-    (!seen && report.iter().filter(|l| parse_frame(l).is_some_and(|f| f.reliable)).count() < 2)
+    (!seen && report.iter().filter(|l| parse_frame(l).is_some()).count() < 2)
         .then(|| "there is no stack trace".to_owned())
 }
 

@@ -114,9 +114,11 @@ pub(crate) fn guilty_file(lines: &[&str], stalled: bool) -> Option<String> {
 /// stands deeper below the same folder, that one says more: `net/core` calls, `net/core/x` is called.
 fn first_file<'a>(lines: &[&'a str]) -> Option<&'a str> {
     let own = lines.iter().take_while(|line| !line.starts_with("---[ end "));
-    // What held locks, interrupt flags and registers remember is older than the crash.
+    // What held locks, interrupt flags and registers remember is older than the crash, and a frame
+    // that the unwinder guessed may be.
     let told = own.filter(|line| {
         !line.trim_start().starts_with('#')
+            && !line.contains(" ? ")
             && !line.contains("irqs last ")
             && !line.starts_with("Register r")
     });

@@ -141,7 +141,6 @@ trap!(ALIGN, r"alignment check: ", "alignment check in {frame}");
 trap!(CONTROL, r"control protection fault", "control protection fault in {frame}");
 trap!(MODE, r"Bad mode in ", "Bad mode in {frame}");
 trap!(OOPS, r"Oops: .*\[#", "Oops in {frame}");
-trap!(MSR, r"unchecked MSR access error: ", "unchecked MSR access in {frame}");
 
 static REBOOT: &[Format] =
     &[Format::plain(Other, r"Booting the kernel", "unexpected kernel reboot").stackless()];
@@ -219,7 +218,6 @@ pub(super) static GROUPS: &[Group] = &[
     Group { literal: "control protection fault", formats: CONTROL, not: &[] },
     Group { literal: "Bad mode in ", formats: MODE, not: &[] },
     Group { literal: "Oops: ", formats: OOPS, not: &[] },
-    Group { literal: "unchecked MSR access error: ", formats: MSR, not: &[] },
     Group { literal: "Booting the kernel", formats: REBOOT, not: &[] },
     Group { literal: "panic (caller ", formats: TRUSTY, not: &[] },
     Group { literal: "SYZFAIL: ", formats: FUZZER_FAILED, not: &[] },

@@ -230,14 +230,6 @@ static KERNEL_BUG: &[Format] = &[
     ),
 ];
 
-static LIST: &[Format] = &[Format::new(
-    Corruption,
-    r"list_(?:add|del) corruption",
-    "BUG: corrupted list in {frame}",
-    &CORRUPTED_LIST,
-)
-.alts(BAD_ACCESS)];
-
 static KMEMLEAK: &[Format] =
     &[Format::new(MemoryLeak, r"unreferenced object", "memory leak in {frame}", &LEAKED)];
 
@@ -252,8 +244,6 @@ pub(super) static GROUPS: &[Group] = &[
     Group { literal: "BUG:", formats: BUG, not: &[r"DEBUG:", r"\bno (?:known )?BUG:"] },
     Group { literal: "kernel BUG", formats: KERNEL_BUG, not: &[] },
     Group { literal: "Kernel BUG", formats: KERNEL_BUG, not: &[] },
-    Group { literal: "list_add corruption", formats: LIST, not: &[] },
-    Group { literal: "list_del corruption", formats: LIST, not: &[] },
     Group { literal: "unreferenced object", formats: KMEMLEAK, not: &[] },
     Group { literal: "unregister_netdevice: waiting for", formats: BLOCKED, not: &[] },
 ];
