@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use kolumbo_case::emulation::{Difference, FormResult, Outcome, Place};
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs};
+use kvm_bindings::kvm_regs;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -143,9 +143,7 @@ pub fn run(limit: Duration) -> Result<Vec<FormResult>, MonitorError> {
     let (device, vm) = monitor::machine()?;
     let memory = monitor::memory_of(&vm, MEMORY)?;
     let mut vcpu = vm.create_vcpu(0).map_err(kvm("make a virtual CPU"))?;
-    let cpuid = device
-        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-        .map_err(kvm("ask KVM what its CPUs can do"))?;
+    let cpuid = monitor::cpuid(&device)?;
     vcpu.set_cpuid2(&vcpu::cpuid_of(&cpuid, 0)).map_err(kvm("say what the CPU can do"))?;
     vcpu::wake_in_guest(&vcpu).map_err(system("set the signals of a virtual CPU"))?;
 

@@ -12,7 +12,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kvm_bindings::{
-    KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region,
+    CpuId, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config,
+    kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
@@ -178,9 +179,7 @@ impl Monitor {
                 cpus: settings.smp,
             },
         )?;
-        let cpuid = kvm_device
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .map_err(kvm("ask KVM what its CPUs can do"))?;
+        let cpuid = cpuid(&kvm_device)?;
         let mut vcpus = Vec::new();
         for cpu in 0..settings.smp {
             let vcpu = vm.create_vcpu(u64::from(cpu)).map_err(kvm("make a virtual CPU"))?;
@@ -256,6 +255,22 @@ fn check(settings: &Settings) -> Result<(), MonitorError> {
         ));
     }
     Ok(())
+}
+
+/// What KVM's CPUs can do. The deadline timer is KVM's own as the APIC is, and it asks to be told of it apart:
+/// with it a guest need not time its APIC, which goes wrong where it is kept from the CPU meanwhile.
+pub(crate) fn cpuid(device: &Kvm) -> Result<CpuId, MonitorError> {
+    /// CPUID.1:ECX, the APIC's timer can be told a value of the time stamp counter.
+    const TSC_DEADLINE: u32 = 1 << 24;
+    let mut cpuid = device
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(kvm("ask KVM what its CPUs can do"))?;
+    if device.check_extension(Cap::TscDeadlineTimer) {
+        for entry in cpuid.as_mut_slice().iter_mut().filter(|entry| entry.function == 1) {
+            entry.ecx |= TSC_DEADLINE;
+        }
+    }
+    Ok(cpuid)
 }
 
 /// A machine without CPUs: interrupt controllers and timer are KVM's own.
