@@ -6,14 +6,15 @@
 //! [`Repository`].
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 /// Longest message that is read of a commit.
-const LONGEST_RECORD: u64 = 1 << 20;
+const LONGEST_RECORD: usize = 1 << 20;
 
 /// Why git could not answer.
 #[derive(Debug, Error)]
@@ -79,6 +80,8 @@ pub struct Commit {
     pub author: String,
     /// The whole message.
     pub message: String,
+    /// A digest over the names of the files that it changes; empty for merges and where nothing changes.
+    pub files: String,
 }
 
 impl Commit {
@@ -103,7 +106,9 @@ impl Repository {
             command.env_remove(name);
         }
         command
-            .args(["--no-pager", "-c", "core.fsmonitor=false", "-c", "gc.auto=0", "-C"])
+            .args(["--no-pager", "-c", "core.fsmonitor=false", "-c", "gc.auto=0"])
+            // An old git would fetch what a partial clone lacks, and write it there.
+            .args(["-c", "protocol.allow=never", "-C"])
             .arg(&self.path)
             .env("LC_ALL", "C")
             .env("GIT_OPTIONAL_LOCKS", "0")
@@ -179,6 +184,11 @@ impl Repository {
         self.text(&["rev-parse", "--is-shallow-repository"]).is_ok_and(|t| t == "true")
     }
 
+    /// Whether `one` is `other` or one of its ancestors; not where one of them is not there.
+    pub fn is_ancestor(&self, one: &str, other: &str) -> bool {
+        self.bytes(&["merge-base", "--is-ancestor", one, other], b"").is_ok()
+    }
+
     /// Commits of a range, the newest first, with further arguments of rev-list.
     pub fn list(&self, arguments: &[&str]) -> Result<Vec<String>, GitError> {
         let mut all = vec!["rev-list"];
@@ -188,16 +198,36 @@ impl Repository {
 
     /// Calls `seen` for each commit, in the order given.
     pub fn each(&self, commits: &[String], seen: &mut dyn FnMut(Commit)) -> Result<(), GitError> {
-        if commits.is_empty() {
-            return Ok(());
-        }
+        if commits.is_empty() { Ok(()) } else { self.log("--no-walk=unsorted", commits, seen) }
+    }
+
+    /// Calls `seen` for each commit of a range, which is given as rev-list takes it, the newest first.
+    pub fn each_of(&self, range: &[String], seen: &mut dyn FnMut(Commit)) -> Result<(), GitError> {
+        self.log("--do-walk", range, seen)
+    }
+
+    fn log(
+        &self,
+        walk: &str,
+        commits: &[String],
+        seen: &mut dyn FnMut(Commit),
+    ) -> Result<(), GitError> {
         let arguments = [
             "log",
-            "--no-walk=unsorted",
+            walk,
             "--stdin",
             "-z",
+            // Trees are compared in the same pass; blobs are not read for it.
+            "--raw",
+            "--root",
+            "--no-abbrev",
+            "--no-renames",
+            "--no-ext-diff",
+            "--diff-merges=off",
             "--encoding=UTF-8",
             "--no-show-signature",
+            "--no-decorate",
+            "--no-notes",
             "--format=%H%n%P%n%an <%ae>%n%B",
         ];
         let mut command = self.git();
@@ -207,22 +237,9 @@ impl Repository {
         let read = std::thread::scope(|scope| {
             scope
                 .spawn(move || stdin.map(|mut pipe| pipe.write_all(commits.join("\n").as_bytes())));
-            let mut reader = BufReader::new(
-                stdout
-                    .into_iter()
-                    .fold(Box::new(std::io::empty()) as Box<dyn Read + Send>, |_, out| {
-                        Box::new(out)
-                    }),
-            );
-            let mut record = Vec::new();
-            loop {
-                record.clear();
-                if reader.by_ref().take(LONGEST_RECORD).read_until(0, &mut record)? == 0 {
-                    return Ok(());
-                }
-                if let Some(commit) = parse(&record) {
-                    seen(commit);
-                }
+            match stdout {
+                Some(out) => read_log(&mut BufReader::with_capacity(1 << 16, out), seen),
+                None => Ok(()),
             }
         });
         read.map_err(io("read from"))?;
@@ -233,6 +250,9 @@ impl Repository {
     /// Stable patch-ids by commit; merges and empty commits have none.
     pub fn patch_ids(&self, commits: &[String]) -> Result<HashMap<String, String>, GitError> {
         let mut ids = HashMap::new();
+        if commits.is_empty() {
+            return Ok(ids);
+        }
         // Some thousand diffs at a time bound the memory.
         for some in commits.chunks(2000) {
             let input = some.join("\n") + "\n";
@@ -296,14 +316,116 @@ impl Repository {
     }
 }
 
+/// Reads what `git log -z --raw` prints: a commit, and behind it `:modes blobs status` and a name for each
+/// file, all of them ended by a zero byte.
+fn read_log(reader: &mut dyn BufRead, seen: &mut dyn FnMut(Commit)) -> std::io::Result<()> {
+    let mut record = Vec::new();
+    let mut open: Option<(Commit, Files)> = None;
+    let mut file_follows = false;
+    while read_record(reader, &mut record)? {
+        if std::mem::take(&mut file_follows) {
+            if let Some((_, files)) = &mut open {
+                files.push(&record);
+            }
+            continue;
+        }
+        let text = record.strip_prefix(b"\n").unwrap_or(&record);
+        if text.starts_with(b":") {
+            file_follows = true;
+        } else if let Some(commit) = parse(text)
+            && let Some((mut done, files)) = open.replace((commit, Files::default()))
+        {
+            done.files = files.digest();
+            seen(done);
+        }
+    }
+    if let Some((mut done, files)) = open {
+        done.files = files.digest();
+        seen(done);
+    }
+    Ok(())
+}
+
+/// Reads up to a zero byte, which is left out; what is behind [`LONGEST_RECORD`] bytes is passed over.
+fn read_record(reader: &mut dyn BufRead, record: &mut Vec<u8>) -> std::io::Result<bool> {
+    record.clear();
+    let mut any = false;
+    loop {
+        let there = reader.fill_buf()?;
+        if there.is_empty() {
+            return Ok(any);
+        }
+        any = true;
+        let end = memchr::memchr(0, there);
+        let bytes = &there[..end.unwrap_or(there.len())];
+        let room = LONGEST_RECORD - record.len();
+        record.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let used = bytes.len() + usize::from(end.is_some());
+        reader.consume(used);
+        if end.is_some() {
+            return Ok(true);
+        }
+    }
+}
+
+/// A digest over the names of files, in the order of git's trees: patches with the same patch-id have the
+/// same.
+#[derive(Default)]
+pub(crate) struct Files {
+    digest: Sha256,
+    any: bool,
+}
+
+impl Files {
+    pub(crate) fn push(&mut self, name: &[u8]) {
+        self.any = true;
+        self.digest.update(name);
+        self.digest.update([0]);
+    }
+
+    /// Empty without any file.
+    pub(crate) fn digest(self) -> String {
+        if !self.any {
+            return String::new();
+        }
+        self.digest.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
+    }
+}
+
 fn parse(record: &[u8]) -> Option<Commit> {
     let text = String::from_utf8_lossy(record);
-    let text = text.trim_end_matches('\0');
     let mut parts = text.splitn(4, '\n');
     Some(Commit {
         id: parts.next().filter(|id| id.len() >= 40)?.to_owned(),
         parents: parts.next()?.split_whitespace().count(),
         author: parts.next()?.to_owned(),
         message: parts.next().unwrap_or("").to_owned(),
+        files: String::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_and_files_are_told_apart() {
+        let id = |c: char| c.to_string().repeat(40);
+        let (a, b, c) = (id('a'), id('b'), id('c'));
+        let long = "x".repeat(LONGEST_RECORD + 10);
+        let text = format!(
+            "{a}\n{b}\nN <m>\nfirst\n\nbody\n\0\n:100644 100644 1 2 M\0:odd name\0:100644 100644 1 2 M\0{b}\n\0\
+             {b}\n\nN <m>\n{long}\0{c}\n{a} {b}\nN <m>\nmerge\0"
+        );
+        let mut seen = Vec::new();
+        read_log(&mut text.as_bytes(), &mut |commit| seen.push(commit)).unwrap();
+        assert_eq!(seen.iter().map(|c| c.id.as_str()).collect::<Vec<_>>(), [a, b.clone(), c]);
+        let mut files = Files::default();
+        files.push(b":odd name");
+        files.push(format!("{b}\n").as_bytes());
+        assert_eq!(seen[0].files, files.digest());
+        assert_eq!((seen[0].message.as_str(), seen[0].parents), ("first\n\nbody\n", 1));
+        assert!(seen[1].message.len() < LONGEST_RECORD && seen[1].files.is_empty());
+        assert_eq!((seen[2].message.as_str(), seen[2].parents), ("merge", 2));
+    }
 }

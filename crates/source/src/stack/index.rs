@@ -3,7 +3,7 @@
 //! Decides nothing about patches. A cache file holds one record for each commit that was ever
 //! looked at; what is missing is asked of git. A damaged cache is asked for again. Main type: [`Index`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::git::{GitError, Repository};
+use super::git::{Commit, GitError, Repository};
 use super::message::{Message, same_commit};
 
 /// One commit of a target.
@@ -35,9 +35,25 @@ pub struct Entry {
     /// Commits that it repairs.
     #[serde(rename = "f", default, skip_serializing_if = "Vec::is_empty")]
     pub fixes: Vec<String>,
+    /// A digest over the names of the files that it changes; empty for merges.
+    #[serde(rename = "p", default, skip_serializing_if = "String::is_empty")]
+    pub files: String,
 }
 
 impl Entry {
+    fn of(commit: Commit) -> Entry {
+        let message = Message::parse(&commit.message, &[]);
+        Entry {
+            id: commit.id,
+            author: commit.author,
+            subject: message.subject,
+            names: message.names,
+            reverts: message.reverts,
+            fixes: message.fixes,
+            files: commit.files,
+        }
+    }
+
     /// Whether the names of commits look like such, which a damaged file need not hold to.
     fn is_sound(&self) -> bool {
         let names = [&self.names, &self.reverts, &self.fixes];
@@ -62,50 +78,74 @@ impl Index {
         let folder = cache.join("stacks").join(name);
         // Without a cache all is asked of git again; that is slow, not wrong.
         let _ = fs::create_dir_all(&folder);
-        Ok(Index { entries: folder.join("commits-1.jsonl"), patches: folder.join("patch-ids-1") })
+        Ok(Index { entries: folder.join("commits-2.jsonl"), patches: folder.join("patch-ids-1") })
     }
 
-    /// Records of `commits`, in that order.
+    /// Records of all commits that `onto` has and `meeting` has not, the newest first. `name` is what the
+    /// user calls `onto`: a branch that grew since costs only what came to it.
     pub fn entries(
         &self,
         repository: &Repository,
-        commits: &[String],
+        name: &str,
+        onto: &str,
+        meeting: &str,
     ) -> Result<Vec<Entry>, GitError> {
-        let places: HashMap<&str, usize> =
-            commits.iter().enumerate().map(|(at, id)| (id.as_str(), at)).collect();
-        let mut found: Vec<Option<Entry>> = vec![None; commits.len()];
-        for line in fs::read(&self.entries).unwrap_or_default().split(|b| *b == b'\n') {
+        let list = CommitList::read(self.beside("range-1", &[name, meeting]));
+        if list.onto.as_deref() == Some(onto) {
+            return self.records(repository, &list.commits);
+        }
+        let mut range = vec![onto.to_owned(), format!("^{meeting}")];
+        // What was there for a branch that was rewritten since does not count.
+        let grown = list.onto.as_deref().filter(|old| repository.is_ancestor(old, onto));
+        range.extend(grown.map(|old| format!("^{old}")));
+        let mut entries = Vec::new();
+        if self.entries.exists() {
+            let range: Vec<&str> = range.iter().map(String::as_str).collect();
+            entries = self.records(repository, &repository.list(&range)?)?;
+        } else {
+            // All is new: the history is walked once for names and messages.
+            let mut new = Vec::new();
+            repository.each_of(&range, &mut |commit| {
+                let entry = Entry::of(commit);
+                push_record(&mut new, &entry);
+                entries.push(entry);
+            })?;
+            append(&self.entries, &new);
+        }
+        let grown = grown.is_some();
+        list.extend(grown, entries.iter().map(|e| e.id.as_str()), onto);
+        if grown {
+            entries.extend(self.records(repository, &list.commits)?);
+        }
+        Ok(entries)
+    }
+
+    /// Records of `commits`, in that order; what no file holds is asked of git.
+    fn records(&self, repository: &Repository, commits: &[String]) -> Result<Vec<Entry>, GitError> {
+        let text = fs::read(&self.entries).unwrap_or_default();
+        let mut lines: HashMap<&[u8], &[u8]> = HashMap::new();
+        for line in text.split(|b| *b == b'\n') {
             // The name stands first, so that records of others are not read in full.
-            let id = line.get(6..).and_then(|rest| rest.split(|b| *b == b'"').next());
-            let id = id.and_then(|id| std::str::from_utf8(id).ok());
-            if let Some(&at) = id.and_then(|id| places.get(id))
-                && let Ok(entry) = serde_json::from_slice::<Entry>(line)
-                && entry.id == commits[at]
-                && entry.is_sound()
-            {
-                found[at] = Some(entry);
+            if let Some(id) = line.get(6..).and_then(|rest| rest.split(|b| *b == b'"').next()) {
+                lines.insert(id, line);
             }
         }
-        let missing: Vec<String> = found
-            .iter()
-            .zip(commits)
-            .filter(|(entry, _)| entry.is_none())
-            .map(|(_, id)| id.clone())
+        let kept = |id: &String| {
+            let entry: Entry = serde_json::from_slice(lines.get(id.as_bytes())?).ok()?;
+            (entry.id == *id && entry.is_sound()).then_some(entry)
+        };
+        let mut found: Vec<Option<Entry>> = commits.iter().map(kept).collect();
+        let missing: Vec<(usize, String)> = (0..commits.len())
+            .filter(|at| found[*at].is_none())
+            .map(|at| (at, commits[at].clone()))
             .collect();
+        let places: HashMap<&str, usize> =
+            missing.iter().map(|(at, id)| (id.as_str(), *at)).collect();
+        let asked: Vec<String> = missing.iter().map(|(_, id)| id.clone()).collect();
         let mut new = Vec::new();
-        repository.each(&missing, &mut |commit| {
-            let message = Message::parse(&commit.message, &[]);
-            let entry = Entry {
-                id: commit.id,
-                author: commit.author,
-                subject: message.subject,
-                names: message.names,
-                reverts: message.reverts,
-                fixes: message.fixes,
-            };
-            if serde_json::to_writer(&mut new, &entry).is_ok() {
-                new.push(b'\n');
-            }
+        repository.each(&asked, &mut |commit| {
+            let entry = Entry::of(commit);
+            push_record(&mut new, &entry);
             if let Some(&at) = places.get(entry.id.as_str()) {
                 found[at] = Some(entry);
             }
@@ -114,57 +154,11 @@ impl Index {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Commits that touch one of `files` (pathspecs), among all that were ever looked at from `meeting` on
-    /// for those files; those of `meeting..onto` are complete. git has to compare trees for this, which
-    /// is dear, so the answer is kept and only what came since is asked for.
-    pub fn touching(
-        &self,
-        repository: &Repository,
-        files: &[String],
-        onto: &str,
-        meeting: &str,
-    ) -> Result<Vec<String>, GitError> {
-        let digest = Sha256::digest(files.join("\0") + "\0" + meeting);
+    /// A file of the index that is named after what it is about.
+    fn beside(&self, kind: &str, about: &[&str]) -> PathBuf {
+        let digest = Sha256::digest(about.join("\0"));
         let name: String = digest.iter().take(8).map(|b| format!("{b:02x}")).collect();
-        let path = self.patches.with_file_name(format!("touching-1-{name}"));
-        let text = fs::read_to_string(&path).unwrap_or_default();
-        // `onto COMMIT` stands behind the commits that were found for it, so that a list that was cut
-        // off is not believed.
-        let mut found = Vec::new();
-        let mut looked_at = None;
-        let mut believed = 0;
-        for line in text.lines() {
-            match line.strip_prefix("onto ") {
-                Some(onto) => {
-                    looked_at = Some(onto.to_owned());
-                    believed = found.len();
-                }
-                None => found.push(line.to_owned()),
-            }
-        }
-        found.truncate(believed);
-        if looked_at.as_deref() == Some(onto) {
-            return Ok(found);
-        }
-        // A commit that was rewritten away may be gone; then everything is asked again.
-        let before = looked_at.filter(|id| repository.resolve(id).is_ok());
-        let mut known: BTreeSet<String> = found.into_iter().collect();
-        let mut new = BTreeSet::new();
-        let mut without = vec![format!("^{meeting}")];
-        without.extend(before.map(|id| format!("^{id}")));
-        // A command line has room for some thousand names. Without full history, git leaves out side
-        // branches whose changes a merge did not take.
-        for some in files.chunks(500) {
-            let mut arguments = vec!["--no-merges", "--full-history", onto];
-            arguments.extend(without.iter().map(String::as_str));
-            arguments.push("--");
-            arguments.extend(some.iter().map(String::as_str));
-            new.extend(repository.list(&arguments)?);
-        }
-        let lines: String = new.iter().map(|id| format!("{id}\n")).collect();
-        append(&path, format!("{lines}onto {onto}\n").as_bytes());
-        known.extend(new);
-        Ok(known.into_iter().collect())
+        self.patches.with_file_name(format!("{kind}-{name}"))
     }
 
     /// Patch-ids of `commits`, by commit; merges have none.
@@ -195,6 +189,55 @@ impl Index {
         append(&self.patches, &new);
         ids.retain(|_, id| id != "-");
         Ok(ids)
+    }
+}
+
+/// Commits that were found for a target, in a file: names, the newest first within a block, and behind each
+/// block `onto COMMIT`, so that a list that was cut off is not believed.
+#[derive(Debug)]
+struct CommitList {
+    path: PathBuf,
+    /// The newest block first.
+    commits: Vec<String>,
+    /// The target of the last block.
+    onto: Option<String>,
+}
+
+impl CommitList {
+    fn read(path: PathBuf) -> CommitList {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let mut blocks: Vec<Vec<String>> = Vec::new();
+        let mut block = Vec::new();
+        let mut onto = None;
+        for line in text.lines() {
+            match line.strip_prefix("onto ") {
+                Some(target) => {
+                    onto = Some(target.to_owned());
+                    blocks.push(std::mem::take(&mut block));
+                }
+                None => block.push(line.to_owned()),
+            }
+        }
+        CommitList { path, commits: blocks.into_iter().rev().flatten().collect(), onto }
+    }
+
+    /// Adds a block for a new target, or begins anew without `keep`.
+    fn extend<'c>(&self, keep: bool, new: impl Iterator<Item = &'c str>, onto: &str) {
+        if !keep {
+            let _ = fs::remove_file(&self.path);
+        }
+        let mut lines = String::new();
+        for id in new {
+            lines.push_str(id);
+            lines.push('\n');
+        }
+        append(&self.path, format!("{lines}onto {onto}\n").as_bytes());
+    }
+}
+
+fn push_record(records: &mut Vec<u8>, entry: &Entry) {
+    if serde_json::to_writer(&mut *records, entry).is_ok() {
+        records.push(b'\n');
     }
 }
 

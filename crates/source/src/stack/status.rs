@@ -3,7 +3,7 @@
 //! Decides by patch-id first, then by the upstream commit that both name, then by subject and author.
 //! What was reverted and not applied again counts as taken back. Main function: [`status`].
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use kolumbo_case::STACK_FORMAT_VERSION;
@@ -70,8 +70,7 @@ pub fn status(repository: &Repository, question: &Question<'_>) -> Result<StackS
     let (base, _) = ends(repository, question.stack)?;
     let meeting = repository.merge_base(&base, &onto)?;
     let index = Index::new(question.cache, repository)?;
-    let target = repository.list(&[&onto, &format!("^{meeting}")])?;
-    let entries = index.entries(repository, &target)?;
+    let entries = index.entries(repository, question.onto, &onto, &meeting)?;
     let mut gaps = Vec::new();
     if repository.is_shallow() {
         gaps.push(
@@ -81,7 +80,7 @@ pub fn status(repository: &Repository, question: &Question<'_>) -> Result<StackS
     if patches.is_empty() {
         gaps.push(format!("{} holds no commit; write it as BASE..BRANCH", question.stack));
     }
-    let near = near(repository, &index, &patches, &onto, &meeting, &target)?;
+    let near = near(repository, &index, &patches, &entries)?;
     let ours: Vec<String> = patches.iter().map(|p| p.commit.id.clone()).collect();
     let our_ids = repository.patch_ids(&ours)?;
     let target = Target::new(&entries, &near);
@@ -89,11 +88,10 @@ pub fn status(repository: &Repository, question: &Question<'_>) -> Result<StackS
     for patch in &patches {
         rows.push(row(repository, patch, our_ids.get(&patch.commit.id), &target)?);
     }
-    if let Some(upstream) = question.upstream {
-        let upstream = repository.resolve(upstream)?;
+    if let Some(name) = question.upstream {
+        let upstream = repository.resolve(name)?;
         let meeting = repository.merge_base(&base, &upstream)?;
-        let ids = repository.list(&[&upstream, &format!("^{meeting}")])?;
-        let history = index.entries(repository, &ids)?;
+        let history = index.entries(repository, name, &upstream, &meeting)?;
         missing_fixes(&mut rows, &history, &target);
     }
     Ok(StackStatus {
@@ -106,45 +104,19 @@ pub fn status(repository: &Repository, question: &Question<'_>) -> Result<StackS
     })
 }
 
-/// Patch-ids of those commits of the target that touch a file of the stack: only those can be the same.
+/// Patch-ids of those commits of the target that change the same files as a patch of the stack does: no
+/// other can be the same patch.
 fn near(
     repository: &Repository,
     index: &Index,
     patches: &[Patch],
-    onto: &str,
-    meeting: &str,
-    target: &[String],
+    target: &[Entry],
 ) -> Result<HashMap<String, String>, GitError> {
-    let ids: Vec<&str> = patches.iter().map(|p| p.commit.id.as_str()).collect();
-    let input = ids.join("\n") + "\n";
-    let files = repository.bytes(
-        &[
-            "diff-tree",
-            "--stdin",
-            "--name-only",
-            "--no-commit-id",
-            "-r",
-            "-z",
-            "--no-renames",
-            "--root",
-        ],
-        input.as_bytes(),
-    )?;
-    let files: BTreeSet<String> = files
-        .split(|b| *b == 0)
-        .filter(|name| !name.is_empty())
-        .map(|name| String::from_utf8_lossy(name).into_owned())
-        .collect();
-    if files.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let files: Vec<String> = files.into_iter().map(|f| format!(":(top,literal){f}")).collect();
-    let touching = index.touching(repository, &files, onto, meeting)?;
-    // What an earlier target had counts only where this one has it, too.
-    let target: HashSet<&str> = target.iter().map(String::as_str).collect();
-    let touching: Vec<String> =
-        touching.into_iter().filter(|id| target.contains(id.as_str())).collect();
-    index.patch_ids(repository, &touching)
+    let ours: HashSet<&str> =
+        patches.iter().map(|p| p.commit.files.as_str()).filter(|f| !f.is_empty()).collect();
+    let same = target.iter().filter(|entry| ours.contains(entry.files.as_str()));
+    let same: Vec<String> = same.map(|entry| entry.id.clone()).collect();
+    index.patch_ids(repository, &same)
 }
 
 /// What the target holds, by all that a patch can be found by.
