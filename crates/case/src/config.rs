@@ -82,3 +82,47 @@ pub enum CauseKind {
     /// Nobody is asked for it, and the first default that applies is another one.
     Default,
 }
+
+/// The version of [`ConfigMinimum`] that this crate writes. Fields may be added within a version, never renamed.
+pub const CONFIG_MINIMUM_VERSION: u32 = 1;
+
+/// The smallest set of options that was found to turn a good configuration into a bad one, as
+/// `kolumbo config minimize --json` prints it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConfigMinimum {
+    /// Format version, [`CONFIG_MINIMUM_VERSION`].
+    pub config_minimum_version: u32,
+    /// The options, by name. Empty where the reason lies in none that a user can set.
+    pub options: Vec<MinimumOption>,
+    /// Options that differ and that a user can set.
+    pub candidates: u32,
+    /// Configurations that were tested.
+    pub tests: u32,
+    /// Those of them that an earlier run of the same search had tested.
+    pub tests_before: u32,
+    /// Sets that could not be told (exit code 125).
+    pub skipped: u32,
+    /// The file with the smallest bad configuration.
+    pub config: String,
+    /// What could not be found out, in plain words.
+    pub gaps: Vec<String>,
+}
+
+/// One option of the set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MinimumOption {
+    /// Name without `CONFIG_`.
+    pub name: String,
+    /// Value in the good configuration; none without a line.
+    pub good: Option<String>,
+    /// Value in the bad one.
+    pub bad: Option<String>,
+    /// Others of the set that cannot be as they are without this one; empty for those that are the reason.
+    pub needed_by: Vec<String>,
+    /// What Kconfig asks for it.
+    pub prompt: String,
+    /// Why this option is known to matter for boot.
+    pub boot: Option<String>,
+}

@@ -28,7 +28,10 @@ pub use build::{
     BUILD_FORMAT_VERSION, BuildFailure, BuildFile, BuildState, ToolchainFacts, WarningGroup,
 };
 pub use casebook::{CASEBOOK_FORMAT_VERSION, CaseRun};
-pub use config::{CONFIG_DIFF_VERSION, Cause, CauseKind, ConfigDiff, ConfigSide, OptionChange};
+pub use config::{
+    CONFIG_DIFF_VERSION, CONFIG_MINIMUM_VERSION, Cause, CauseKind, ConfigDiff, ConfigMinimum,
+    ConfigSide, MinimumOption, OptionChange,
+};
 pub use console::{ConsoleRecord, HeadlineKind};
 pub use crash::{
     BootFacts, Boundary, CodeBytes, CodePlace, CrashContext, CrashReport, Detail, DetailKind,

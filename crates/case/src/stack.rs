@@ -17,6 +17,12 @@ pub struct StackStatus {
     pub stack: String,
     /// The target, as it was given.
     pub onto: String,
+    /// The commit that the stack begins on.
+    pub base_commit: String,
+    /// Its last patch; of patches in files, a commit that no repository keeps.
+    pub tip_commit: String,
+    /// The target's commit.
+    pub onto_commit: String,
     /// Commits that the target has and the stack's base has not.
     pub target_commits: u32,
     /// The patches, the oldest first.
@@ -31,6 +37,8 @@ pub struct StackStatus {
 pub struct StackRow {
     /// The commit.
     pub commit: String,
+    /// The file that it was read from, of a stack in files.
+    pub file: Option<String>,
     /// Its subject without labels.
     pub subject: String,
     /// Who wrote it.
@@ -45,8 +53,21 @@ pub struct StackRow {
     pub by: Option<String>,
     /// The commit of the target that reverts that one.
     pub reverted_by: Option<String>,
+    /// The patch and that commit, where a person has to compare the two.
+    pub versus: Option<Versus>,
     /// What else was seen.
     pub remarks: Vec<Remark>,
+}
+
+/// Two diffs that claim to be the same change.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versus {
+    /// The patch's, without names of blobs and numbers of lines.
+    pub ours: String,
+    /// The target's.
+    pub theirs: String,
+    /// Lines of both that were left out, because they are too many.
+    pub left_out: u32,
 }
 
 /// Whether the target has a patch.
@@ -94,6 +115,16 @@ pub enum RemarkKind {
     NotInRepository,
     /// An upstream commit repairs this one, and neither stack nor target has it.
     MissingFix,
+    /// It repairs a commit that neither stack nor target has.
+    RepairsAbsent,
+    /// The lines that it changes come from an upstream commit that neither stack nor target has.
+    Prerequisite,
+    /// The patch of a file does not apply to what it is made for.
+    DoesNotApply,
+    /// It applies only with less context than it has.
+    Fuzzy,
+    /// The file says neither author nor subject.
+    NoHead,
 }
 
 /// How a stack comes onto a target.
@@ -104,6 +135,20 @@ pub struct StackPlan {
     pub status: StackStatus,
     /// One step for each row of it.
     pub steps: Vec<PlanStep>,
+    /// The branch that was made of it.
+    pub applied: Option<AppliedPlan>,
+}
+
+/// A plan that became a branch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AppliedPlan {
+    /// Its name.
+    pub branch: String,
+    /// Its commit.
+    pub commit: String,
+    /// How the old stack became the new one, as `git range-diff` says it.
+    pub range_diff: String,
 }
 
 /// What to do with one patch.

@@ -1,6 +1,7 @@
-//! `kolumbo config`: from two names to what differs between two configurations.
+//! `kolumbo config`: from two names to what differs between two configurations, and what of it matters.
 
 pub(crate) mod args;
+mod minimize;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use crate::exit::Outcome;
 pub(crate) fn run(args: &ConfigArgs) -> Result<Outcome> {
     match &args.command {
         ConfigCommand::Diff(args) => run_diff(args),
+        ConfigCommand::Minimize(args) => minimize::run(args),
     }
 }
 

@@ -3,7 +3,7 @@
 pub(crate) mod args;
 mod details;
 mod request;
-mod screen;
+pub(crate) mod screen;
 
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};

@@ -5,18 +5,34 @@
 use std::fmt::Write;
 
 use kolumbo_case::StackStatus;
-use kolumbo_case::stack::{Held, PlanAction, StackPlan, StackRow};
+use kolumbo_case::stack::{Held, PlanAction, Remark, RemarkKind, StackPlan, StackRow};
 
-use crate::matrix::visible;
+use crate::matrix::{visible, visible_lines};
+use crate::stack_versus::{one_column, side_by_side};
 
+/// Below this width two columns show too little.
+const NARROW: usize = 80;
+/// What stands before lines that belong to a patch.
+const INDENT: &str = "    ";
 /// Digits of a commit that are shown.
 const DIGITS: usize = 12;
 
-/// The table of a status, and what can be dropped.
-pub fn status(status: &StackStatus) -> String {
+/// The table of a status, and what can be dropped. Diffs that have to be compared stand side by side on a screen
+/// of `width` columns, one below the other without it or where it is narrow.
+pub fn status(status: &StackStatus, width: Option<usize>) -> String {
     let mut text = head(status);
     for row in &status.rows {
         push_row(&mut text, row);
+        if let Some(versus) = &row.versus {
+            let columns = width.filter(|width| *width >= NARROW);
+            let lines = match columns {
+                Some(width) => side_by_side(versus, width - INDENT.len()),
+                None => one_column(versus),
+            };
+            for line in lines.lines() {
+                let _ = writeln!(text, "{INDENT}{line}");
+            }
+        }
     }
     let surely = |r: &&StackRow| matches!(r.held, Held::SamePatch | Held::Named);
     let dropped = status.rows.iter().filter(surely).count();
@@ -41,7 +57,7 @@ pub fn plan(plan: &StackPlan) -> String {
             PlanAction::Empty => "empty",
             PlanAction::Conflict => "conflict",
         };
-        let line = format!("{action:<9} {} {}", short(&row.commit), title(row));
+        let line = format!("{action:<9} {} {}", name(row), title(row));
         let _ = writeln!(text, "{}", visible(&line));
         if let Some(label) = &step.relabel {
             let _ = writeln!(text, "          label it {label}");
@@ -53,8 +69,22 @@ pub fn plan(plan: &StackPlan) -> String {
         if step.action == PlanAction::Drop {
             let _ = writeln!(text, "          {}", visible(&held(row)));
         }
+        if step.action == PlanAction::Conflict {
+            let about =
+                |r: &&Remark| matches!(r.kind, RemarkKind::Prerequisite | RemarkKind::DoesNotApply);
+            for remark in row.remarks.iter().filter(about) {
+                let _ = writeln!(text, "          {}", visible(&remark.text));
+            }
+        }
     }
     push_gaps(&mut text, &plan.status);
+    if let Some(applied) = &plan.applied {
+        let made = format!("{} is the new branch {}", short(&applied.commit), applied.branch);
+        let _ = writeln!(text, "\n{}; git range-diff says:\n", visible(&made));
+        for line in applied.range_diff.lines() {
+            let _ = writeln!(text, "{}", visible_lines(line));
+        }
+    }
     text
 }
 
@@ -67,7 +97,7 @@ fn head(status: &StackStatus) -> String {
 }
 
 fn push_row(text: &mut String, row: &StackRow) {
-    let line = format!("{} {}", short(&row.commit), title(row));
+    let line = format!("{} {}", name(row), title(row));
     let _ = writeln!(text, "{}", visible(&line));
     let _ = writeln!(text, "    {}", visible(&held(row)));
     for remark in &row.remarks {
@@ -79,6 +109,11 @@ fn push_gaps(text: &mut String, status: &StackStatus) {
     for gap in &status.gaps {
         let _ = writeln!(text, "note: {}", visible(gap));
     }
+}
+
+/// The file that a patch came from, else its commit.
+fn name(row: &StackRow) -> &str {
+    row.file.as_deref().unwrap_or_else(|| short(&row.commit))
 }
 
 fn title(row: &StackRow) -> String {
@@ -114,7 +149,7 @@ fn short(id: &str) -> &str {
 mod tests {
     use super::*;
     use expect_test::expect;
-    use kolumbo_case::stack::PlanStep;
+    use kolumbo_case::stack::{AppliedPlan, PlanStep, Versus};
 
     fn example() -> StackStatus {
         let row = |subject: &str, held, by: Option<&str>| StackRow {
@@ -151,7 +186,22 @@ mod tests {
             1 of 2 patches are in v4.14.36 and can be dropped
             note: shallow
         "#]]
-        .assert_eq(&status(&example()));
+        .assert_eq(&status(&example(), None));
+    }
+
+    #[test]
+    fn diffs_to_compare_stand_side_by_side_where_there_is_room() {
+        let mut found = example();
+        found.rows[1].file = Some("b.patch".into());
+        found.rows[1].held = Held::SameSubject;
+        found.rows[1].versus =
+            Some(Versus { ours: "b.c\n+one\n".into(), theirs: "b.c\n+two\n".into(), left_out: 0 });
+        let wide = status(&found, Some(80));
+        assert!(wide.contains("b.patch UPSTREAM: x86: b"), "{wide}");
+        assert!(wide.contains(&format!("\n    +one{} | +two\n", " ".repeat(32))), "{wide}");
+        for narrow in [None, Some(79)] {
+            assert!(status(&found, narrow).contains("\n    < +one\n    > +two\n"));
+        }
     }
 
     #[test]
@@ -161,8 +211,18 @@ mod tests {
             step(PlanAction::Drop, vec![]),
             step(PlanAction::Conflict, vec![("kernel/fork.c".into(), 12)]),
         ];
-        let text = plan(&StackPlan { status: example(), steps });
+        let text = plan(&StackPlan { status: example(), steps, applied: None });
         assert!(text.contains("conflict in kernel/fork.c:12"), "{text}");
         assert!(text.contains("drop      0123456789ab UPSTREAM: x86: a\n"), "{text}");
+        let applied = AppliedPlan {
+            branch: "mine-2".into(),
+            commit: "89abcdef0123456789".into(),
+            range_diff: "1:  a = 1:  b x\u{1b}".into(),
+        };
+        let text =
+            plan(&StackPlan { status: example(), steps: Vec::new(), applied: Some(applied) });
+        let end =
+            "\n89abcdef0123 is the new branch mine-2; git range-diff says:\n\n1:  a = 1:  b x^[\n";
+        assert!(text.ends_with(end), "{text}");
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use kolumbo_case::stack::Held;
 use kolumbo_source::stack::git::Repository;
+use kolumbo_source::stack::series::Stack;
 use kolumbo_source::stack::status::{Question, status};
 
 const PATCHES: usize = 100;
@@ -89,12 +90,13 @@ fn a_hundred_patches_against_a_long_history() {
     let log = git(dir.path(), &log);
     let cache = tempfile::tempdir().unwrap();
     let repository = Repository::open(dir.path()).unwrap();
+    let stack = Stack::open(&repository, "base..stack", None).unwrap();
     let ask = || {
         let begun = Instant::now();
         let found = status(
             &repository,
             &Question {
-                stack: "base..stack",
+                stack: &stack,
                 onto: "target",
                 upstream: None,
                 labels: &[],

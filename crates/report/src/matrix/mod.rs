@@ -15,4 +15,5 @@ pub mod ktap;
 pub mod text;
 
 pub use details::{ConsoleTail, Details, NoDetails};
+pub(crate) use words::visible_lines;
 pub use words::{Mark, Outcome, labels, mark, outcome, visible};

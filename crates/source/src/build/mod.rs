@@ -299,7 +299,7 @@ fn save(out: &Path, file: &BuildFile) -> Result<(), BuildError> {
     text.and_then(write).map_err(io("write", &path))
 }
 
-fn checked_tree(named: &Path) -> Result<PathBuf, BuildError> {
+pub(crate) fn checked_tree(named: &Path) -> Result<PathBuf, BuildError> {
     let no = |reason| BuildError::NoTree { source_tree: named.to_owned(), reason };
     let source = fs::canonicalize(named).map_err(io("find", named))?;
     if !source.join("Makefile").is_file() {
@@ -347,7 +347,7 @@ fn wait_for(folder: &Path, observer: &mut dyn Observer) -> Result<File, BuildErr
 }
 
 /// Arguments of make without jobs and targets. Nothing in them depends on time, user or host.
-fn arguments(
+pub(crate) fn arguments(
     source: &Path,
     out: &Path,
     toolchain: &Toolchain,
@@ -581,7 +581,7 @@ impl Run<'_> {
 
 /// What a build may see of the environment: variables such as `KCFLAGS` or `ARCH` would change what
 /// is built without standing in `build.json`.
-fn kept_environment() -> Vec<(&'static str, OsString)> {
+pub(crate) fn kept_environment() -> Vec<(&'static str, OsString)> {
     let mut kept: Vec<_> =
         ["PATH", "HOME", "TMPDIR", "CCACHE_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"]
             .into_iter()
@@ -592,7 +592,7 @@ fn kept_environment() -> Vec<(&'static str, OsString)> {
 }
 
 /// `old` with the lines of `fragment` in place of its own for the same options.
-fn merged(old: &[u8], fragment: &[u8]) -> Vec<u8> {
+pub(crate) fn merged(old: &[u8], fragment: &[u8]) -> Vec<u8> {
     let new = crate::config::Config::parse(fragment);
     let mut out = Vec::with_capacity(old.len() + fragment.len() + 1);
     for line in old.split_inclusive(|b| *b == b'\n') {
@@ -617,7 +617,7 @@ fn hash_file(path: &Path) -> Option<String> {
     fs::read(path).ok().map(|bytes| hash_of([bytes]))
 }
 
-fn hash_of(parts: impl IntoIterator<Item = Vec<u8>>) -> String {
+pub(crate) fn hash_of(parts: impl IntoIterator<Item = Vec<u8>>) -> String {
     let mut digest = Sha256::new();
     let mut parts = parts.into_iter().peekable();
     while let Some(part) = parts.next() {

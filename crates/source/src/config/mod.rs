@@ -6,6 +6,7 @@
 pub mod boot;
 pub mod diff;
 pub mod input;
+pub mod minimize;
 pub mod script;
 
 use std::collections::{HashMap, HashSet};

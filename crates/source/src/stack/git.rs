@@ -6,6 +6,7 @@
 //! [`Repository`].
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -139,7 +140,18 @@ impl Repository {
 
     /// Whatever the command ends with.
     pub(crate) fn run(&self, arguments: &[&str], input: &[u8]) -> Result<Output, GitError> {
+        self.run_with(arguments, input, &[])
+    }
+
+    /// With further variables of the environment.
+    pub(crate) fn run_with(
+        &self,
+        arguments: &[&str],
+        input: &[u8],
+        variables: &[(&str, &OsStr)],
+    ) -> Result<Output, GitError> {
         let mut command = self.git();
+        command.envs(variables.iter().copied());
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(io("start"))?;
         let stdin = child.stdin.take();
@@ -275,34 +287,6 @@ impl Repository {
             }
         }
         Ok(ids)
-    }
-
-    /// Lines that a commit adds and removes, each behind its file.
-    pub fn changed_lines(&self, commit: &str) -> Result<Vec<Vec<u8>>, GitError> {
-        let diff = self.bytes(
-            &[
-                "diff-tree",
-                "-p",
-                "-r",
-                "--root",
-                "--no-renames",
-                "--no-ext-diff",
-                "--no-commit-id",
-                commit,
-            ],
-            b"",
-        )?;
-        let mut file: &[u8] = b"";
-        let mut lines = Vec::new();
-        for line in diff.split(|b| *b == b'\n') {
-            if let Some(name) = line.strip_prefix(b"+++ ").or_else(|| line.strip_prefix(b"--- ")) {
-                file = name.get(2..).unwrap_or(name);
-            } else if line.starts_with(b"+") || line.starts_with(b"-") {
-                lines.push([line, b"\0", file].concat());
-            }
-        }
-        lines.sort_unstable();
-        Ok(lines)
     }
 
     /// The folder of the objects, for a scratch repository.

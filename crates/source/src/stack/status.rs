@@ -7,20 +7,20 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use kolumbo_case::STACK_FORMAT_VERSION;
-use kolumbo_case::stack::{Held, Remark, RemarkKind, StackRow, StackStatus};
+use kolumbo_case::stack::{Held, StackRow, StackStatus};
 
 use super::git::{Commit, GitError, Repository};
 use super::index::{Entry, Index};
 use super::message::{Message, same_commit};
-
-/// Labels that promise an upstream commit.
-const FROM_UPSTREAM: [&str; 3] = ["UPSTREAM", "BACKPORT", "FROMGIT"];
+use super::remarks::{self, Upstream};
+use super::scratch::Scratch;
+use super::series::Stack;
 
 /// What is asked.
 #[derive(Debug, Clone)]
 pub struct Question<'q> {
-    /// `BASE..BRANCH`.
-    pub stack: &'q str,
+    /// The patches.
+    pub stack: &'q Stack,
     /// The branch, tag or commit that the stack shall stand on.
     pub onto: &'q str,
     /// Where upstream's history is, to look for repairs; none to not look.
@@ -40,35 +40,33 @@ pub struct Patch {
     pub message: Message,
 }
 
-/// The patches of a range, the oldest first.
+/// The patches of a stack, the oldest first.
 pub fn patches(
     repository: &Repository,
-    range: &str,
+    stack: &Stack,
     labels: &[String],
 ) -> Result<Vec<Patch>, GitError> {
-    let (base, tip) = ends(repository, range)?;
-    let ids = repository.list(&["--reverse", "--topo-order", &tip, &format!("^{base}")])?;
+    let reader = stack.reader(repository);
+    let range = [stack.tip.as_str(), &format!("^{}", stack.base)];
+    let ids = reader.list(&["--reverse", "--topo-order", range[0], range[1]])?;
     let mut patches = Vec::new();
-    repository.each(&ids, &mut |commit| {
+    reader.each(&ids, &mut |mut commit| {
         let message = Message::parse(&commit.message, labels);
+        if let Some(misfit) = stack.misfit(&commit.id).filter(|m| !m.applies) {
+            commit.files.clone_from(&misfit.digest);
+        }
         patches.push(Patch { commit, message });
     })?;
     Ok(patches)
 }
 
-/// Base and tip of `BASE..BRANCH`; without a base, the one that the range is not part of is unknown.
-fn ends(repository: &Repository, range: &str) -> Result<(String, String), GitError> {
-    let (base, tip) = range.split_once("..").unwrap_or((range, "HEAD"));
-    let tip = if tip.is_empty() { "HEAD" } else { tip };
-    Ok((repository.resolve(base)?, repository.resolve(tip)?))
-}
-
 /// Compares a stack with a target.
 pub fn status(repository: &Repository, question: &Question<'_>) -> Result<StackStatus, GitError> {
-    let patches = patches(repository, question.stack, question.labels)?;
+    let stack = question.stack;
+    let reader = stack.reader(repository);
+    let patches = patches(repository, stack, question.labels)?;
     let onto = repository.resolve(question.onto)?;
-    let (base, _) = ends(repository, question.stack)?;
-    let meeting = repository.merge_base(&base, &onto)?;
+    let meeting = repository.merge_base(&stack.base, &onto)?;
     let index = Index::new(question.cache, repository)?;
     let entries = index.entries(repository, question.onto, &onto, &meeting)?;
     let mut gaps = Vec::new();
@@ -78,26 +76,50 @@ pub fn status(repository: &Repository, question: &Question<'_>) -> Result<StackS
         );
     }
     if patches.is_empty() {
-        gaps.push(format!("{} holds no commit; write it as BASE..BRANCH", question.stack));
+        gaps.push(format!("{} holds no commit; write it as BASE..BRANCH", stack.name));
     }
     let near = near(repository, &index, &patches, &entries)?;
     let ours: Vec<String> = patches.iter().map(|p| p.commit.id.clone()).collect();
-    let our_ids = repository.patch_ids(&ours)?;
+    let mut our_ids = reader.patch_ids(&ours)?;
+    for id in &ours {
+        if let Some(text_id) = stack.misfit(id).and_then(|m| m.patch_id.clone()) {
+            our_ids.insert(id.clone(), text_id);
+        }
+    }
     let target = Target::new(&entries, &near);
     let mut rows = Vec::new();
     for patch in &patches {
-        rows.push(row(repository, patch, our_ids.get(&patch.commit.id), &target)?);
+        let mut row = row(reader, patch, our_ids.get(&patch.commit.id), &target)?;
+        row.file = stack.file(&row.commit).map(str::to_owned);
+        if let Some(misfit) = stack.misfit(&row.commit) {
+            remarks::misfit(misfit, &mut row);
+        }
+        rows.push(row);
     }
     if let Some(name) = question.upstream {
         let upstream = repository.resolve(name)?;
-        let meeting = repository.merge_base(&base, &upstream)?;
+        let meeting = repository.merge_base(&stack.base, &upstream)?;
         let history = index.entries(repository, name, &upstream, &meeting)?;
-        missing_fixes(&mut rows, &history, &target);
+        let scratch = Scratch::new(reader)?;
+        let upstream = Upstream {
+            repository,
+            scratch: &scratch,
+            history: &history,
+            upstream: &upstream,
+            meeting: &meeting,
+            onto: &onto,
+            target: &target,
+        };
+        let messages: Vec<&Message> = patches.iter().map(|p| &p.message).collect();
+        upstream.look(&mut rows, &messages)?;
     }
     Ok(StackStatus {
         stack_version: STACK_FORMAT_VERSION,
-        stack: question.stack.to_owned(),
+        stack: stack.name.clone(),
         onto: question.onto.to_owned(),
+        base_commit: stack.base.clone(),
+        tip_commit: stack.tip.clone(),
+        onto_commit: onto,
         target_commits: u32::try_from(entries.len()).unwrap_or(u32::MAX),
         rows,
         gaps,
@@ -120,7 +142,7 @@ fn near(
 }
 
 /// What the target holds, by all that a patch can be found by.
-struct Target<'t> {
+pub(super) struct Target<'t> {
     /// The newest first; the tables below hold places in it.
     entries: &'t [Entry],
     by_patch: HashMap<&'t str, Vec<usize>>,
@@ -134,7 +156,6 @@ impl<'t> Target<'t> {
     fn new(entries: &'t [Entry], patch_ids: &'t HashMap<String, String>) -> Target<'t> {
         let mut target = Target {
             entries,
-
             by_patch: HashMap::new(),
             by_subject: HashMap::new(),
             by_name: HashMap::new(),
@@ -153,6 +174,11 @@ impl<'t> Target<'t> {
             }
         }
         target
+    }
+
+    /// Whether the target has an upstream commit in any form, a backport with another diff included.
+    pub(super) fn has(&self, id: &str, subject: &str, author: &str) -> bool {
+        self.named(id).next().is_some() || self.by_subject.contains_key(&(subject, author))
     }
 
     fn named(&self, name: &str) -> impl Iterator<Item = usize> {
@@ -224,94 +250,24 @@ fn row(
         {
             row.held = Held::Partly;
         }
+        if matches!(row.held, Held::SameSubject | Held::Partly) && !patch.commit.files.is_empty() {
+            let theirs = &target.entries[*at].id;
+            row.versus = Some(remarks::versus(repository, &patch.commit.id, theirs)?);
+        }
     }
-    look_at_label(repository, patch, patch_id, &mut row)?;
+    remarks::labels(repository, patch, patch_id, &mut row)?;
     Ok(row)
 }
 
 /// Whether `one` changes some of the lines that `whole` changes, and no others.
-fn is_part(repository: &Repository, one: &str, whole: &str) -> Result<bool, GitError> {
-    let (one, whole) = (repository.changed_lines(one)?, repository.changed_lines(whole)?);
+fn is_part(reader: &Repository, one: &str, whole: &str) -> Result<bool, GitError> {
+    let (one, whole) = (reader.diff(one)?.changed_lines(), reader.diff(whole)?.changed_lines());
     let mut rest = whole.iter();
     let inside = one.iter().all(|line| rest.any(|other| other == line));
     Ok(inside && !one.is_empty() && one.len() < whole.len())
 }
 
-fn look_at_label(
-    repository: &Repository,
-    patch: &Patch,
-    patch_id: Option<&String>,
-    row: &mut StackRow,
-) -> Result<(), GitError> {
-    let message = &patch.message;
-    let mut remark = |kind, text: String| row.remarks.push(Remark { kind, text });
-    let promised = FROM_UPSTREAM.iter().find(|label| message.is(label));
-    if let Some(label) = promised
-        && message.names.is_empty()
-    {
-        remark(
-            RemarkKind::NamesNothing,
-            format!("{label} without naming the commit it comes from"),
-        );
-    }
-    for name in &message.names {
-        let Ok(named) = repository.resolve(name) else {
-            remark(
-                RemarkKind::NotInRepository,
-                format!("{} is not in this repository: its diff was not compared", short(name)),
-            );
-            continue;
-        };
-        let same = repository.patch_ids(std::slice::from_ref(&named))?.get(&named) == patch_id;
-        if message.is("UPSTREAM") && !message.is("BACKPORT") && !same {
-            remark(
-                RemarkKind::ShouldBeBackport,
-                format!("UPSTREAM, but the diff is not that of {}: BACKPORT", short(name)),
-            );
-        } else if message.is("BACKPORT") && same {
-            remark(
-                RemarkKind::ShouldBeUpstream,
-                format!("BACKPORT, but the diff is that of {}: UPSTREAM", short(name)),
-            );
-        }
-    }
-    Ok(())
-}
-
-/// Remarks on upstream commits that repair one of the stack's and are neither in stack nor target.
-fn missing_fixes(rows: &mut [StackRow], history: &[Entry], target: &Target<'_>) {
-    let stack: Vec<(Vec<String>, String)> =
-        rows.iter().map(|r| (r.names.clone(), r.subject.clone())).collect();
-    let subjects: HashSet<&str> = stack.iter().map(|(_, s)| s.as_str()).collect();
-    let mut repairs: HashMap<&str, Vec<(&str, &Entry)>> = HashMap::new();
-    for entry in history {
-        for fixed in &entry.fixes {
-            repairs.entry(&fixed[..7]).or_default().push((fixed, entry));
-        }
-    }
-    for row in rows {
-        for name in row.names.clone() {
-            for (fixed, entry) in repairs.get(&name[..7]).into_iter().flatten() {
-                let in_target = target.named(&entry.id).next().is_some()
-                    || target
-                        .by_subject
-                        .contains_key(&(entry.subject.as_str(), entry.author.as_str()));
-                if same_commit(fixed, &name)
-                    && !in_target
-                    && !subjects.contains(entry.subject.as_str())
-                {
-                    let text = format!(
-                        "lacks {} (\"{}\"), which repairs it",
-                        short(&entry.id),
-                        entry.subject
-                    );
-                    row.remarks.push(Remark { kind: RemarkKind::MissingFix, text });
-                }
-            }
-        }
-    }
-}
-
-fn short(id: &str) -> &str {
+/// A commit as people write it.
+pub(super) fn short(id: &str) -> &str {
     &id[..id.len().min(12)]
 }
