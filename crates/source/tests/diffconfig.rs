@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use kolumbo_source::config::diff::Side;
 use kolumbo_source::config::script::{Form, script_diff};
 
 fn skip(what: &str) {
@@ -46,6 +47,34 @@ fn configurations(cache: &Path) -> Vec<Vec<u8>> {
     }
     found.sort();
     found.into_iter().map(|(_, bytes)| bytes).collect()
+}
+
+/// Linux 6.1's tinyconfig and defconfig, where its source may be had: it is what cases are built from.
+fn tiny_and_default(cache: &Path) -> Option<(Vec<u8>, Vec<u8>)> {
+    let needed = ["KOLUMBO_REQUIRE_ALL", "KOLUMBO_CASES"];
+    let needed = needed.iter().any(|name| std::env::var(name).as_deref() == Ok("1"));
+    let tree = match std::env::var_os("KOLUMBO_LINUX_SOURCE") {
+        Some(tree) => PathBuf::from(tree),
+        None if needed || cache.join("sources").is_dir() => {
+            let mut note = |text: &str| eprintln!("{text}");
+            kolumbo_source::fetch::debian("linux-source-6.1", cache, &mut note).unwrap().tree
+        }
+        None => {
+            eprintln!(
+                "skipped: tinyconfig and defconfig need linux-source-6.1; set KOLUMBO_CASES=1"
+            );
+            return None;
+        }
+    };
+    let out = tempfile::tempdir().unwrap();
+    let made = |target: &str| {
+        let mut make = Command::new("make");
+        make.arg("-C").arg(&tree).arg(format!("O={}", out.path().display())).arg(target);
+        let done = make.env_remove("MAKEFLAGS").output().unwrap();
+        assert!(done.status.success(), "{target}: {done:?}");
+        std::fs::read(out.path().join(".config")).unwrap()
+    };
+    Some((made("tinyconfig"), made("defconfig")))
 }
 
 /// Numbers that are the same in every run (xorshift).
@@ -123,6 +152,10 @@ fn plain_equals_the_script() {
             pairs.push((a.clone(), b.clone()));
         }
     }
+    if let Some((tiny, default)) = cache().and_then(|c| tiny_and_default(&c)) {
+        pairs.push((tiny.clone(), default.clone()));
+        pairs.push((default, tiny));
+    }
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     let base = debian.first().cloned().unwrap_or_else(|| {
         (0..400).flat_map(|n| format!("CONFIG_OPTION_{n}=y\n").into_bytes()).collect()
@@ -171,4 +204,61 @@ fn plain_equals_the_script() {
     }
     println!("scripts/diffconfig: {compared} outputs of {} pairs are equal", pairs.len());
     assert!(compared >= 80, "only {compared} outputs were compared");
+}
+
+/// What a maintainer's mail of 2018 shows of two configurations, a distribution's of 4.14.35 and one of 4.14
+/// without its stable releases.
+const MAIL: &str = "\
+-ARCH_HAS_REFCOUNT y
+-BPF_JIT_ALWAYS_ON n
+-EXOFS_DEBUG n
+-EXOFS_FS m
+-GENERIC_CPU_VULNERABILITIES y
+-KASAN n
+-ORE m
+-PAGE_TABLE_ISOLATION y
+-RETPOLINE y
+-UNWINDER_FRAME_POINTER n
+-UNWINDER_GUESS n
+-UNWINDER_ORC y
++FRAME_POINTER y
++FRAME_POINTER_UNWINDER y
++GUESS_UNWINDER n
++HAVE_ARCH_KMEMCHECK y
++HAVE_RELIABLE_STACKTRACE y
++ORC_UNWINDER n
+";
+
+/// The pair as far as the mail tells it: what both have does not show.
+#[test]
+fn the_list_of_a_mail_comes_out() {
+    let side = |sign: char| -> String {
+        let lines = MAIL.lines().filter_map(|line| line.strip_prefix(sign)?.split_once(' '));
+        let own = lines.map(|(name, value)| match value {
+            "n" => format!("# CONFIG_{name} is not set\n"),
+            value => format!("CONFIG_{name}={value}\n"),
+        });
+        // Not in the order of names, as Kconfig writes them.
+        let mut own: Vec<String> = own.collect();
+        own.reverse();
+        format!(
+            "CONFIG_X86_64=y\nCONFIG_PARAVIRT=y\n{}# CONFIG_DEBUG_INFO is not set\n",
+            own.concat()
+        )
+    };
+    let (old, new) = (side('-'), side('+'));
+    let ours = script_diff(old.as_bytes(), new.as_bytes(), Form::Changes).unwrap();
+    assert_eq!(String::from_utf8_lossy(&ours), MAIL);
+    // What of it matters for boot is told first.
+    let side = |path, text: &str| (path, kolumbo_source::config::Config::parse(text.as_bytes()));
+    let ((a, old), (b, new)) = (side("a", &old), side("b", &new));
+    let found = kolumbo_source::config::diff::diff(
+        Side { path: a, config: &old },
+        Side { path: b, config: &new },
+        None,
+    );
+    let topic = |name: &str| found.changes.iter().find(|c| c.name == name).unwrap().boot.clone();
+    assert_eq!(topic("RETPOLINE").as_deref(), Some("mitigations"));
+    assert_eq!(topic("UNWINDER_ORC").as_deref(), Some("unwinder and frame pointers"));
+    assert_eq!(topic("EXOFS_FS"), None);
 }
