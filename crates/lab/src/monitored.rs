@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use kolumbo_case::{Accel, CaseFile, EventKind, Verdict};
 use kolumbo_judge::Params;
-use kolumbo_machine::{Monitor, kvm};
+use kolumbo_machine::Monitor;
+use kolumbo_machine::kvm::{self, KvmError};
 
 use crate::boot::{self, BootError, LONGEST_WAIT, Observer, Request, Status};
 use crate::folder::FolderWriter;
@@ -28,10 +29,7 @@ pub(crate) fn run(
     let spec = &request.spec;
     boot::check_spec(request)?;
     let found = kernel::find(Path::new(&spec.kernel), &request.cache)?;
-    let speed = kvm::measure_speed().map_err(|e| BootError::NoKvm { reason: inputs::chain(&e) })?;
-    let rate = speed.per_second() / 1e6;
-    let emulated = if kvm::is_hardware(speed) { "" } else { ", so it is emulated" };
-    let reason = format!("/dev/kvm runs {rate:.1} million instructions a second{emulated}");
+    let reason = how_fast()?;
     observer.note(&format!("kvm ({reason})"));
     let hashes = inputs::hash_in_background(boot::input_files(&found, None, request));
     let [kernel, initrd] = nested::guest_files(spec, &found)?;
@@ -63,6 +61,18 @@ pub(crate) fn run(
     case.outcome = Some(verdict);
     case.inputs = hashes.collect();
     Ok(())
+}
+
+/// How fast this machine's KVM is, in words. One that is too slow to be timed still runs guests.
+fn how_fast() -> Result<String, BootError> {
+    let speed = match kvm::measure_speed() {
+        Ok(speed) => speed,
+        Err(slow @ KvmError::TooSlow { .. }) => return Ok(format!("{slow}, so it is emulated")),
+        Err(e) => return Err(BootError::NoKvm { reason: inputs::chain(&e) }),
+    };
+    let rate = speed.per_second() / 1e6;
+    let emulated = if kvm::is_hardware(speed) { "" } else { ", so it is emulated" };
+    Ok(format!("/dev/kvm runs {rate:.1} million instructions a second{emulated}"))
 }
 
 fn watch(
