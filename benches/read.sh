@@ -17,8 +17,6 @@ general protection fault
 Kernel panic
 kernel BUG
 Kernel BUG
-list_add corruption
-list_del corruption
 unreferenced object
 unregister_netdevice: waiting for
 PANIC: double fault
