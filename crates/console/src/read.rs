@@ -119,6 +119,12 @@ impl Reader {
         let Kind::Sniffing(head) = &mut self.kind else { return };
         let head = std::mem::take(head);
         let first_only = self.options.first_only;
+        if let Some((packer, unpack)) = packed_by(&head) {
+            let what = format!(
+                "the input is packed by {packer} and was read as it is: unpack it first, for example with '{unpack}'"
+            );
+            self.gaps.push(Gap { what, span: None });
+        }
         let stream = Box::new(ConsoleStream::new(0, first_only));
         self.kind = match wrapping(&head) {
             _ if self.may_unpack && head.starts_with(&[0x1f, 0x8b, 8]) => {
@@ -192,6 +198,20 @@ impl Reader {
         result.gaps.extend(self.gaps);
         result
     }
+}
+
+/// The packer of an input that is not unpacked here, and a command that does it.
+fn packed_by(head: &[u8]) -> Option<(&'static str, &'static str)> {
+    [
+        (&[0xfd, b'7', b'z', b'X', b'Z', 0][..], "xz", "xz -dc"),
+        (&[0x28, 0xb5, 0x2f, 0xfd], "zstd", "zstd -dc"),
+        (b"BZh", "bzip2", "bzip2 -dc"),
+        (&[0x04, 0x22, 0x4d, 0x18], "lz4", "lz4 -dc"),
+        (b"PK\x03\x04", "zip", "unzip -p"),
+    ]
+    .into_iter()
+    .find(|(magic, ..)| head.starts_with(magic))
+    .map(|(_, packer, unpack)| (packer, unpack))
 }
 
 fn read_mail(bytes: &[u8], kind: Wrapping, input: InputPart, first_only: bool) -> ReadResult {

@@ -55,7 +55,7 @@ static HELPERS: &[&[&str]] = &[
         "strstr", "strnstr", "strpbrk", "strcspn", "^kstrto", "^_kstrto", "^_parse_integer", "sscanf", "^simple_strto", "^strspn", "^strsep", "^strim", "nla_str", "^string$", "string_nocheck", "^pointer$", "^number$", "snprintf", "scnprintf", "sprintf$",
         "symbol_string", "hex_string", "hex_dump", "hex_number", "widen_string", "resource_string", "bitmap_string", "bitmap_list_string", "escaped_string", "flags_string", "time_and_date",
         "ip6_addr_string", "ip4_addr_string", "ip6_string", "ip4_string", "ip6_compressed_string", "ip_addr_string", "mac_address_string", "uuid_string", "^dentry_name$", "^format_decode$", "^put_dec",
-        "copy_to_user", "copy_from_user", "copy_user", "put_user", "get_user", "clear_user", "^__copy_user", "check_object_size", "usercopy_",
+        "copy_to_user", "copy_from_user", "copy_user", "copy_mc_", "^rep_movs", "^rep_stos", "put_user", "get_user", "clear_user", "^__copy_user", "check_object_size", "usercopy_",
         "copy_to_iter", "copy_from_iter", "copy_page_to_iter", "copy_page_from_iter", "copy_folio_", "^crc4", "^crc7", "^crc8", "^crc16", "crc32", "^crc64", "^crc_", "^crct10dif", "^crc_t10dif", "xxh64", "csum_partial", "might_fault", "logic_in", "logic_out", "__raw_read*", "__raw_write*", "^ioread", "^iowrite", "^readb", "^readw", "^readl", "^readq", "^writeb", "^writew", "^writel", "^writeq"],
     // Atomics, bits, references.
     &["atomic_dec", "atomic_inc", "atomic_read", "atomic_set", "atomic_or", "atomic_xor", "atomic_and", "atomic_add", "atomic_sub", "atomic_fetch", "atomic_xchg", "atomic_try", "atomic64_dec", "atomic64_inc", "atomic64_read", "atomic64_set", "atomic64_or", "atomic64_xor", "atomic64_and", "atomic64_add", "atomic64_sub", "atomic64_fetch", "atomic64_xchg", "atomic64_try", "atomic_long_dec", "atomic_long_inc", "atomic_long_read", "atomic_long_set", "atomic_long_or", "atomic_long_xor", "atomic_long_and", "atomic_long_add", "atomic_long_sub", "atomic_long_fetch", "atomic_long_xchg", "atomic_long_try", "cmpxchg", "instrument_", "clear_*bit", "set_*bit",
@@ -69,7 +69,7 @@ static HELPERS: &[&[&str]] = &[
         "check_prev", "check_deadlock", "check_irq", "check_usage", "check_chain", "check_lock", "validate_chain", "spin_lock", "spin_trylock",
         "spin_unlock", "spin_bug", "spin_dump", "queued_spin", "queued_read", "queued_write", "native_queued", "rwlock_bug", "raw_spin", "read_lock", "read_unlock", "read_trylock",
         "write_lock$", "write_lock_", "write_unlock", "write_trylock", "do_raw_", "down_read", "down_write", "down_trylock", "down_timeout", "down_interruptible", "^down$",
-        "^__down", "^up$", "up_read", "up_write", "rwsem_", "^mutex_", "^__mutex", "^ww_mutex", "rt_mutex", "rt_spin_", "owner_on_cpu", "osq_lock", "osq_unlock",
+        "^__down", "^up$", "up_read", "up_write", "rwsem_", "^mutex_", "^__mutex", "^ww_mutex", "^__ww_mutex", "rt_mutex", "rt_spin_", "owner_on_cpu", "osq_lock", "osq_unlock",
         "raw_spin_rq", "rq_lock", "rq_unlock", "percpu_down", "percpu_up", "percpu_rwsem", "trace_hardirqs", "trace_softirqs", "local_irq_", "local_bh_"],
     // Debug objects, and timers and work as far as they only carry a callback: lib/debugobjects.c.
     &["debug_object", "debug_print_object", "debug_check_no", "debug_spin", "debug_mutex", "_is_static_object", "^__init_work", "lock_timer_base", "init_timer", "del_timer", "timer_delete",

@@ -251,6 +251,15 @@ fn gzip() {
     assert!(twice.reports.is_empty(), "packed twice is not text");
 }
 
+#[test]
+fn other_packers_are_named() {
+    for (head, packer) in [(&b"\xfd7zXZ\0\0\x04"[..], "xz"), (b"\x28\xb5\x2f\xfd\x04", "zstd")] {
+        let result = read(head);
+        assert!(result.reports.is_empty());
+        assert!(result.gaps[0].what.contains(&format!("packed by {packer} ")), "{:?}", result.gaps);
+    }
+}
+
 fn pack(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(bytes).expect("into memory");

@@ -241,7 +241,11 @@ static BLOCKED: &[Format] = &[Format::plain(
 .stackless()];
 
 pub(super) static GROUPS: &[Group] = &[
-    Group { literal: "BUG:", formats: BUG, not: &[r"DEBUG:", r"\bno (?:known )?BUG:"] },
+    Group {
+        literal: "BUG:",
+        formats: BUG,
+        not: &[r"DEBUG:", r"\bno (?:known )?BUG:", r"BUG: no syscalls can create"],
+    },
     Group { literal: "kernel BUG", formats: KERNEL_BUG, not: &[] },
     Group { literal: "Kernel BUG", formats: KERNEL_BUG, not: &[] },
     Group { literal: "unreferenced object", formats: KMEMLEAK, not: &[] },

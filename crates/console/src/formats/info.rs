@@ -174,6 +174,9 @@ pub(super) static GROUPS: &[Group] = &[
             r"INFO: NMI handler .* took too long",
             r"_INFO:",
             r"INFO: recovery required",
+            // Of the fuzzer, about what the kernel lacks.
+            r"INFO: no syscalls can create",
+            r"INFO: sys_\S* is not present in",
             r"INFO: task .* is blocked on a",
             r"INFO: (?:Slab|Object) 0x",
         ],
