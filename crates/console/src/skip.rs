@@ -6,6 +6,10 @@
 //! single caller. Biased to skip: a helper that is really broken is blamed on its caller, which is
 //! what a title wants.
 
+use std::sync::OnceLock;
+
+use aho_corasick::AhoCorasick;
+
 /// Patterns: `^abc` begins with, `abc$` ends with, `^abc$` is, `abc` contains; one `*` stands for
 /// anything between.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
@@ -21,6 +25,30 @@ pub(crate) fn matches(pattern: &str, name: &str) -> bool {
         (Some(p), None) => name.starts_with(p),
         (None, Some(p)) => name.ends_with(p),
         (None, None) => name.contains(pattern),
+    }
+}
+
+/// A table of patterns that is asked for every frame: one search finds those that may fit.
+struct Names {
+    search: AhoCorasick,
+    patterns: Vec<&'static str>,
+}
+
+impl Names {
+    fn new(patterns: impl Iterator<Item = &'static str>) -> Self {
+        let patterns: Vec<&str> = patterns.collect();
+        let literal = |p: &&'static str| {
+            let before = p.split('*').next().unwrap_or(p);
+            before.trim_start_matches('^').trim_end_matches('$')
+        };
+        let search = AhoCorasick::new(patterns.iter().map(literal))
+            .expect("a few hundred short literals always build");
+        Names { search, patterns }
+    }
+
+    fn fit(&self, name: &str) -> bool {
+        let mut hits = self.search.find_overlapping_iter(name);
+        hits.any(|hit| matches(self.patterns[hit.pattern()], name))
     }
 }
 
@@ -102,11 +130,10 @@ static OPERATIONS: &[&str] = &[
 
 /// A frame that only passes on what others asked of it. `extra` are the crash's own patterns.
 pub(crate) fn is_helper(name: &str, extra: &[&str]) -> bool {
-    let in_table = |table: &[&str]| table.iter().any(|p| matches(p, name));
-    if in_table(OPERATIONS) {
-        return false;
-    }
-    in_table(extra) || HELPERS.iter().any(|family| in_table(family))
+    static NAMES: OnceLock<Names> = OnceLock::new();
+    let helpers = NAMES.get_or_init(|| Names::new(HELPERS.iter().copied().flatten().copied()));
+    let among = |table: &[&str]| table.iter().any(|p| matches(p, name));
+    !among(OPERATIONS) && (among(extra) || helpers.fit(name))
 }
 
 /// What a task that hangs does while it waits. The caller is the one to name.
@@ -146,7 +173,8 @@ static DISPATCHERS: &[&str] = &[
 
 /// A function that dispatches work of many kinds.
 pub(crate) fn is_dispatcher(name: &str) -> bool {
-    DISPATCHERS.iter().any(|p| matches(p, name))
+    static NAMES: OnceLock<Names> = OnceLock::new();
+    NAMES.get_or_init(|| Names::new(DISPATCHERS.iter().copied())).fit(name)
 }
 
 #[cfg(test)]
@@ -175,6 +203,11 @@ mod tests {
             "do_one_initcall",
         ] {
             assert!(!is_helper(guilty, &[]), "{guilty}");
+        }
+        for pattern in HELPERS.iter().copied().flatten().chain(DISPATCHERS) {
+            let name = pattern.trim_matches(['^', '$']).replace('*', "x");
+            let operation = OPERATIONS.iter().any(|p| matches(p, &name));
+            assert!(is_helper(&name, &[]) || is_dispatcher(&name) || operation, "{pattern}");
         }
         assert!(is_helper("foo_bar", &["^foo"]));
         assert!(is_dispatcher("process_one_work") && !is_dispatcher("rtc_timer_do_work"));
