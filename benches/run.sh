@@ -9,5 +9,6 @@ benches/read.sh target/release/examples/read
 benches/flood.sh
 benches/trace.sh target/release/kolumbo "$vmlinux" "$(scripts/kernel.sh scripts)/scripts/decode_stacktrace.sh"
 benches/matrix.sh
+benches/stack.sh target/release/kolumbo
 # More kernels, where they lie beside the first one, show how the check grows.
 benches/check.sh target/release/kolumbo "$vmlinux" $(ls "${XDG_CACHE_HOME:-$HOME/.cache}"/kolumbo/images/*/usr/lib/debug/boot/vmlinux-* 2>/dev/null)

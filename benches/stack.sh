@@ -60,8 +60,13 @@ for _ in $(seq "$rounds"); do
     warm=$(seconds "${status[@]}")
     echo "$git $cold $warm"
 done >"$work/times"
-awk '{ print $1 }' "$work/times" | median >"$work/git"
-for column in cold warm; do
-    awk -v c="$column" '{ print (c == "cold" ? $2 : $3) / $1 }' "$work/times" | median >"$work/$column"
+seconds=$(awk '{ print $1 }' "$work/times" | median)
+for column in 2 3; do
+    ratio=$(awk -v c="$column" '{ print $c / $1 }' "$work/times" | median)
+    case $column in
+    2) name='stack status, cold' aim='at most 10' ;;
+    3) name='stack status, warm' aim='at most 2 ' ;;
+    esac
+    awk -v r="$ratio" -v s="$seconds" -v n="$commits" -v name="$name" -v aim="$aim" 'BEGIN {
+        printf "%s %.2f  (%s; 100 patches on %d commits, git takes %.1f s)  kolumbo stack status  against  git log --oneline of the same range\n", name, r, aim, n, s }'
 done
-echo "stack status, 100 patches on $commits commits: cold $(cat "$work/cold"), warm $(cat "$work/warm") times git log --oneline ($(cat "$work/git") s)"

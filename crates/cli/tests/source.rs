@@ -226,6 +226,58 @@ fn a_stack_needs_a_repository() {
     assert!(said(&no).contains("git"), "{}", said(&no));
 }
 
+/// Compilers and ccache as the search path has them.
+#[test]
+fn toolchains_are_listed_and_ccache_is_used_where_it_is() {
+    let home = tempfile::tempdir().unwrap();
+    let bin = home.path().join("bin");
+    let tree = home.path().join("linux");
+    fs::create_dir_all(&bin).unwrap();
+    fs::create_dir_all(&tree).unwrap();
+    let log = home.path().join("ccache.log");
+    let program = |name: &str, text: String| {
+        let path = bin.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    program("gcc-99", "echo 'gcc-99 (Test 99.1.0-1) 99.1.0'".to_owned());
+    program("ccache", format!("echo \"$@\" >> {}", log.display()));
+    let kolumbo = |arguments: &[&str]| {
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kolumbo"));
+        command.args(arguments).env("HOME", home.path()).env("PATH", path);
+        command.env_remove("XDG_CACHE_HOME").output().unwrap()
+    };
+    let listed = out(&kolumbo(&["build", "--list-toolchains"]));
+    let line = listed
+        .lines()
+        .find(|line| line.starts_with("gcc-99 "))
+        .unwrap_or_else(|| panic!("{listed}"));
+    assert!(line.contains(" 99.1.0 ") && line.contains(bin.to_str().unwrap()), "{line}");
+
+    if Command::new("make").arg("--version").output().is_err() {
+        assert!(std::env::var("KOLUMBO_REQUIRE_ALL").as_deref() != Ok("1"), "make is missing");
+        return;
+    }
+    fs::write(
+        tree.join("Makefile"),
+        "defconfig:\n\t@touch $(O)/.config\nbzImage:\n\t@echo '  CC      a.o'\n\t@$(CC) -c a.c\n",
+    )
+    .unwrap();
+    let source = tree.to_str().unwrap();
+    let build = |more: &[&str]| {
+        let all = [&["build", source, "--toolchain", "gcc-99", "--json"], more].concat();
+        let done = kolumbo(&all);
+        let json: serde_json::Value =
+            serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}: {}", said(&done)));
+        json["toolchain"]["ccache"].as_bool().unwrap()
+    };
+    assert!(!build(&["--no-ccache"]) && !log.exists());
+    assert!(build(&[]));
+    let used = fs::read_to_string(&log).unwrap();
+    assert_eq!(used, format!("{} -c a.c\n", bin.join("gcc-99").display()));
+}
+
 /// A repository with a base, a target that took one of two patches, and the stack.
 fn small_stack(home: &Path) -> std::path::PathBuf {
     let repository = home.join("repository");

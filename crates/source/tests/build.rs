@@ -126,6 +126,41 @@ fn a_build_is_told_kept_and_found_again() {
     assert_eq!(again.file.steps, 3);
 }
 
+/// Where a tree lies, who builds it and when does not show in the image.
+#[test]
+fn the_same_tree_in_another_folder_gives_the_same_image() {
+    if !gcc() {
+        return;
+    }
+    let makefile = "
+SRC := $(CURDIR)
+defconfig:
+\t@echo CONFIG_A=y > $(O)/.config
+bzImage:
+\t@echo '  CC      one.o'
+\t@echo '#define MADE __FILE__' > $(O)/made.h
+\t@$(CC) $(KCFLAGS) -I$(O) -c $(SRC)/one.c -o $(O)/one.o
+\t@mkdir -p $(O)/arch/x86/boot
+\t@(cat $(O)/one.o; echo $(KBUILD_BUILD_TIMESTAMP) $(KBUILD_BUILD_USER) $(KBUILD_BUILD_HOST) $(KBUILD_BUILD_VERSION)) \\
+\t\t> $(O)/arch/x86/boot/bzImage
+";
+    let image = || {
+        let tree = Tree::new();
+        tree.write("Makefile", makefile);
+        tree.write("one.c", "#include \"made.h\"\nconst char *source = __FILE__;\n");
+        let built = built(&tree.request()).0;
+        let bytes = fs::read(built.file.image.as_ref().unwrap()).unwrap();
+        let place = tree.dir.path().to_str().unwrap().to_owned();
+        (bytes, place)
+    };
+    let ((first, place), (second, other)) = (image(), image());
+    assert_ne!(place, other);
+    assert!(first == second, "the images differ");
+    let text = String::from_utf8_lossy(&first);
+    assert!(text.contains("one.c") && !text.contains(&place), "{text}");
+    assert!(text.ends_with("1970-01-01 kolumbo kolumbo 1\n"), "{text}");
+}
+
 #[test]
 fn edits_leave_the_tree_alone() {
     if !gcc() {
