@@ -69,7 +69,7 @@ static HELPERS: &[&[&str]] = &[
         "double_fault", "divide_error", "^do_int3", "^int3$", "fault_in_kernel", "kernel_fault", "do_DataAbort", "do_translation_fault",
         "do_mem_abort", "el1_abort", "el1_da", "el1_sync", "el1h_64", "do_sea", "do_bad_area", "do_undefinstr",
         "do_debug_exception", "brk_handler", "call_break_hook", "el1_dbg", "el1_brk", "el1_undef", "program_check", "notify_die",
-        "do_alignment", "do_tag_", "pgm_check", "monitor_event", "illegal_op", "handle_exception", "do_bp$", "handle_bp", "do_ade", "handle_ade", "do_ri$", "handle_ri", "_indirect_thunk_"],
+        "do_alignment", "do_tag_", "pgm_check", "^monitor_event_exception$", "^illegal_op$", "^handle_exception$", "^do_bp$", "^handle_bp", "^do_ade$", "^handle_ade", "^do_ri$", "^handle_ri$", "^handle_ri_int$", "_indirect_thunk_"],
     // Allocators: mm/sl?b.c, mm/page_alloc.c, mm/vmalloc.c, mm/util.c.
     &["kmalloc", "kzalloc", "kcalloc", "kvmalloc", "kvzalloc", "kvcalloc", "krealloc", "kvrealloc", "vmalloc", "vzalloc",
         "kmem_cache", "cache_alloc", "allocate_slab", "alloc_slab", "new_slab", "slab_", "free_to_partial", "put_cpu_partial",
@@ -201,6 +201,9 @@ mod tests {
             "ext4_file_write",
             "string_to_context_struct",
             "do_one_initcall",
+            "handle_exception_nmi",
+            "handle_ring_buffer",
+            "iov_iter_revert",
         ] {
             assert!(!is_helper(guilty, &[]), "{guilty}");
         }
