@@ -3,7 +3,8 @@
 
 TEST_PACKAGES = qemu-system-x86 busybox-static linux-headers-cloud-amd64 gcc make binutils \
 	xz-utils zstd bzip2 lz4 lzop cpio slurmctld slurmd slurm-client munge \
-	chromium python3-venv git clang-14 lld-14 llvm-14 llvm-14-tools gcc-12 flex bison bc libelf-dev
+	chromium python3-venv git clang-14 lld-14 llvm-14 llvm-14-tools clang-19 lld-19 llvm-19 \
+	gcc-12 flex bison bc libelf-dev
 BENCH_PACKAGES = $(TEST_PACKAGES) grep
 
 all: build
