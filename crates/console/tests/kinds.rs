@@ -407,6 +407,11 @@ fn memory() {
             "BUG: non-zero pgtables_bytes on freeing mm: 4096",
             "BUG: non-zero pgtables_bytes on freeing mm",
         ),
+        ("VFS: Close: file count is 0", "VFS: Close: file count is zero (use-after-free)"),
+        (
+            "VFS: Busy inodes after unmount of loop0. Self-destruct in 5 seconds.",
+            "VFS: Busy inodes after unmount (use-after-free)",
+        ),
     ] {
         check(line, title, "UNKNOWN");
     }

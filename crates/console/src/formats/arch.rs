@@ -173,6 +173,14 @@ static BUSY_INODES: &[Format] = &[Format::plain(
 )
 .stackless()];
 
+// fs/open.c, filp_close(): a file is closed once more than it was opened.
+static CLOSED_FILE: &[Format] = &[Format::plain(
+    Corruption,
+    r"VFS: Close: file count is 0",
+    "VFS: Close: file count is zero (use-after-free)",
+)
+.stackless()];
+
 // mm/slub.c, slab_bug().
 static SLAB: &[Format] = &[Format::new(
     Corruption,
@@ -224,6 +232,7 @@ pub(super) static GROUPS: &[Group] = &[
     Group { literal: "SYZFATAL: ", formats: FUZZER_DIED, not: &[] },
     Group { literal: "goroutine ", formats: GO, not: &[] },
     Group { literal: "VFS: Busy inodes after unmount", formats: BUSY_INODES, not: &[] },
+    Group { literal: "VFS: Close: file count is 0", formats: CLOSED_FILE, not: &[] },
     Group { literal: "): Object already free", formats: SLAB, not: &[] },
     Group { literal: "mce: [Hardware Error]: CPU", formats: MCE, not: &[] },
     Group { literal: "kernel stack overflow", formats: OVERFLOW, not: &[] },
