@@ -46,8 +46,14 @@ fn git_merges() -> bool {
 }
 
 impl Repo {
-    fn new() -> Repo {
+    /// A folder for one.
+    fn empty() -> Repo {
         let repo = Repo { dir: tempfile::tempdir().unwrap(), cache: tempfile::tempdir().unwrap() };
+        fs::create_dir_all(repo.path()).unwrap();
+        repo
+    }
+    fn new() -> Repo {
+        let repo = Repo::empty();
         repo.git(&["init", "-q", "-b", "base"]);
         for name in ["a", "b", "c", "d", "e", "f", "g", "h", "i"] {
             let lines: String = (0..20).map(|n| format!("{name}{n}\n")).collect();
@@ -56,8 +62,9 @@ impl Repo {
         repo.commit("base");
         repo
     }
+    /// Two levels deep, so that what breaks out of it is seen.
     fn path(&self) -> PathBuf {
-        self.dir.path().to_owned()
+        self.dir.path().join("deep/repo")
     }
     fn git(&self, arguments: &[&str]) -> String {
         let output = Command::new("git")
@@ -335,7 +342,7 @@ fn broken_repositories_are_told() {
     assert!(Repository::open(repo.cache.path()).is_err());
 
     // A shallow clone has no common commit.
-    let clone = Repo { dir: tempfile::tempdir().unwrap(), cache: tempfile::tempdir().unwrap() };
+    let clone = Repo::empty();
     let url = format!("file://{}", repo.path().display());
     clone.git(&["init", "-q"]);
     clone.git(&["fetch", "-q", "--depth=2", &url, "base:base", "stack:stack", "stable:stable"]);
@@ -641,7 +648,9 @@ fn broken_patches_are_marked_rows() {
     let mut after = BTreeMap::new();
     everything(&repo.path(), &mut after);
     assert!(before == after, "the repository was written to");
-    assert!(!repo.path().parent().unwrap().join("x").exists());
+    for outside in ["x", "deep/x"] {
+        assert!(!repo.dir.path().join(outside).exists(), "{outside} was written");
+    }
 }
 
 /// Upstream repaired and prepared, and the stable branch has neither.
