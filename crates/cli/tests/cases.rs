@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stderr)]
 
+mod from_source;
 mod guest;
 
 use std::fs;
@@ -391,33 +392,11 @@ fn proven(run: &Value) -> Vec<Value> {
     proofs
 }
 
-/// What a run of a case that kolumbo brings along came to, with its exit code. Kernels are kept where a user's are.
+/// What a run of a case that kolumbo brings along came to, with its exit code.
 fn run_from_source(name: &str) -> Option<(Value, Option<i32>)> {
     /// Kernels are built and guests are judged with the whole machine.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let required = std::env::var("KOLUMBO_REQUIRE_ALL").as_deref() == Ok("1");
-    if !required && std::env::var("KOLUMBO_CASES").as_deref() != Ok("1") {
-        eprintln!("skipped: the kernels of {name} are built from source; set KOLUMBO_CASES=1");
-        return None;
-    }
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let tools = ["clang-14", "gcc-12", "qemu-system-x86_64", "flex", "bison", "bc"];
-    for tool in tools {
-        assert!(Command::new(tool).arg("--version").output().is_ok(), "{tool} is not installed");
-    }
     let home = tempfile::tempdir().unwrap();
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cache"));
-    let mut command = kolumbo(home.path());
-    command.env("XDG_CACHE_HOME", cache).args(["case", "run", name, "--out"]);
-    let out = home.path().join("run");
-    command.arg(&out);
-    if let Some(tree) = std::env::var_os("KOLUMBO_LINUX_SOURCE") {
-        command.arg("--source").arg(tree);
-    }
-    // Whoever waits for minutes sees what is done.
-    let output = command.stderr(Stdio::inherit()).output().unwrap();
-    let run = serde_json::from_slice(&fs::read(out.join("run.json")).unwrap()).unwrap();
-    Some((run, output.status.code()))
+    from_source::run(name, &["clang-14", "gcc-12"], home.path())
 }
