@@ -74,11 +74,11 @@ pub(crate) fn clock_words(accel: Accel, append: &[String]) -> Vec<String> {
     for_translator(accel, append, words.collect())
 }
 
-/// What the host kernel is told besides. QEMU's translator loses an interrupt now and then: taking up and leaving
-/// a guest change the CPU's pending requests without the lock that devices hold when they make one (`helper_vmrun`
-/// and `do_vmexit` in target/i386/tcg/sysemu/svm_helper.c, seen in 7.2). If that was the only timer, nothing ever
-/// happens again: a guest that waits for one looks hung, by no fault of its own. A tick that recurs is made up for
-/// by the next one.
+/// What the host kernel is told besides. QEMU's translator loses an interrupt now and then when a guest is taken up
+/// or left (seen in 7.2: the guest waits with interrupts on, and no timer of the host ever comes). Probably
+/// target/i386/tcg/sysemu/svm_helper.c changes the CPU's pending requests without the lock that devices hold when
+/// they make one; that was not proven. If it was the only timer, nothing ever happens again, and a guest looks hung
+/// by no fault of its own. A tick that recurs is made up for by the next one.
 pub(crate) fn host_words(accel: Accel, append: &[String]) -> Vec<String> {
     let tick = ["highres=off".to_owned(), "nohz=off".to_owned()];
     [clock_words(accel, append), for_translator(accel, append, tick.to_vec())].concat()
