@@ -407,7 +407,10 @@ fn frames_in(
         let location = frame.location.as_ref();
         frames.push(SourceFrame {
             function: function.map(Cow::into_owned),
-            file: location.and_then(|l| l.file).map(str::to_string),
+            // A build whose folders are mapped away has "." for the folder of its compilers.
+            file: location
+                .and_then(|l| l.file)
+                .map(|file| file.strip_prefix("./").unwrap_or(file).to_owned()),
             line: location.and_then(|l| l.line),
             column: location.and_then(|l| l.column),
         });

@@ -367,7 +367,11 @@ pub(crate) fn arguments(
     );
     if toolchain.takes("-ffile-prefix-map=/a=/b") {
         let (source, out) = (source.display(), out.display());
-        arguments.push(format!("KCFLAGS=-ffile-prefix-map={source}/= -ffile-prefix-map={out}/="));
+        // The folder that a compiler runs in stands in the debug information without a slash behind it.
+        let maps = [format!("{out}=."), format!("{out}/="), format!("{source}/=")]
+            .map(|map| format!("-ffile-prefix-map={map}"))
+            .join(" ");
+        arguments.extend([format!("KCFLAGS={maps}"), format!("KAFLAGS={maps}")]);
     }
     arguments
 }
