@@ -35,6 +35,9 @@ pub struct MatrixFile {
     pub confidence: f64,
     /// What went wrong, one entry for each kind of failure, the most frequent first.
     pub bugs: Vec<Bug>,
+    /// Where any bug at all strikes, if fewer conditions say so than there are bugs: one cause may show as
+    /// several.
+    pub any_bug: Option<Place>,
     /// The machine that began the matrix.
     pub host: HostFacts,
     /// What could not be read or found out, in plain words.
@@ -192,6 +195,16 @@ pub struct Bug {
     pub sentence: String,
     /// What the table leaves open, in plain words.
     pub open: Vec<String>,
+}
+
+/// Where something strikes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Place {
+    /// The smallest conditions; it strikes where any of them holds.
+    pub conditions: Vec<Condition>,
+    /// The conditions as one sentence.
+    pub sentence: String,
 }
 
 /// A conjunction: every term holds. Without terms it always holds.

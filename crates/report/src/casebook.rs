@@ -40,7 +40,7 @@ pub fn report(run: &CaseRun) -> String {
         show_cell(&mut page, cell);
     }
     for sentence in &run.sentences {
-        page.wrapped("it strikes ", sentence);
+        page.wrapped("where     ", sentence);
     }
     for proof in &run.proofs {
         page.gap();

@@ -112,7 +112,7 @@ fn cells(run: &CaseRun, out: &mut String) -> std::fmt::Result {
     }
     writeln!(out, "</table></div>")?;
     for sentence in &run.sentences {
-        writeln!(out, "<p>It strikes: {}</p>", escaped(sentence))?;
+        writeln!(out, "<p>Where: {}</p>", escaped(sentence))?;
     }
     Ok(())
 }

@@ -137,8 +137,9 @@ fn stages(
         boots::run(recipe, &run.kernels, dir, qemu, cache, &interrupted, screen)?;
     run.axes = matrix.axes.iter().map(|a| a.name.clone()).collect();
     run.cells = boots::cells(recipe, &matrix, dir, cache);
-    run.sentences =
-        matrix.bugs.iter().map(|b| format!("{}: {}", b.signature, b.sentence)).collect();
+    let any = matrix.any_bug.iter().map(|place| format!("anything fails: {}", place.sentence));
+    let each = matrix.bugs.iter().map(|b| format!("{}: {}", b.signature, b.sentence));
+    run.sentences = any.chain(each).collect();
     run.gaps = matrix.gaps.clone();
     save(dir, run)?;
     if !complete {

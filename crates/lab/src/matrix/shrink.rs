@@ -119,7 +119,30 @@ pub fn conditions(shape: &Shape, cells: &[(Vec<u32>, Mark)]) -> Found {
         }
     }
     found.left = open.len();
+    drop_needless(&mut found, &sick);
     found
+}
+
+/// Conditions whose sick cells the others cover are left out: one that restricts more axes, and was found
+/// later, may have made them needless.
+fn drop_needless(found: &mut Found, sick: &[&[u32]]) {
+    let mut index = 0;
+    while index < found.areas.len() {
+        let others = || found.areas.iter().enumerate().filter(|(i, _)| *i != index).map(|(_, a)| a);
+        let needless = sick
+            .iter()
+            .filter(|at| found.areas[index].covers(at))
+            .all(|at| others().any(|area| area.covers(at)));
+        if needless {
+            found.areas.remove(index);
+            found.rivals.retain(|(of, _)| *of != index);
+            for (of, _) in &mut found.rivals {
+                *of -= usize::from(*of > index);
+            }
+        } else {
+            index += 1;
+        }
+    }
 }
 
 /// Cells that would decide between an area and a rival: covered by one of them only, and not known
@@ -383,6 +406,21 @@ mod tests {
         holds(&cells, &found);
         assert_eq!(found.areas.len(), 2);
         assert!(found.areas.iter().all(|a| a.restricted().count() == 1));
+    }
+
+    #[test]
+    fn a_condition_within_another_is_left_out() {
+        // What is sick at 2 with 0 is hidden by something else with 1.
+        let shape = shape(&[3, 2], &[true, false]);
+        let cells = table(&shape, |at| match (at[0], at[1]) {
+            (2, 1) => None,
+            (1 | 2, 0) => Some(true),
+            _ => Some(false),
+        });
+        let found = conditions(&shape, &cells);
+        holds(&cells, &found);
+        assert_eq!(found.areas.len(), 1);
+        assert_eq!(sets(&found.areas[0]), [vec![1, 2], vec![0]]);
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use kolumbo_case::file::{CaseState, HostFacts};
 use kolumbo_case::matrix::{
-    Answer, Axis, AxisValue, Bug, Cell, Counts, MATRIX_FORMAT_VERSION, MatrixFile, Relation, Run,
+    Answer, Axis, AxisValue, Bug, Cell, Condition, Counts, MATRIX_FORMAT_VERSION, MatrixFile,
+    Place, Relation, Run,
 };
 
 use super::interval::wilson;
@@ -117,6 +118,7 @@ pub fn summarise(
         cells,
         confidence: circumstances.confidence,
         bugs: Vec::new(),
+        any_bug: None,
         host: circumstances.host.clone(),
         gaps,
     };
@@ -124,6 +126,7 @@ pub fn summarise(
     for bug in 0..matrix.bugs.len().min(MOST_BUGS) {
         locate(&mut matrix, bug);
     }
+    matrix.any_bug = together(&matrix);
     matrix
 }
 
@@ -229,13 +232,9 @@ fn marks(matrix: &MatrixFile, bug: u32) -> Vec<(Vec<u32>, Mark)> {
         let strikes = cell.runs.iter().any(|r| own(&r));
         let further = cell.runs.iter().filter(passed).count();
         let unharmed = cell.counts.healthy + u32::try_from(further).unwrap_or(u32::MAX);
-        let luck = (1.0 - rate).powi(i32::try_from(unharmed).unwrap_or(i32::MAX));
-        if strikes {
-            Mark::Sick
-        } else if unharmed > 0 && luck <= 1.0 - matrix.confidence {
-            Mark::Healthy
-        } else {
-            Mark::Unknown
+        match strikes {
+            true => Mark::Sick,
+            false => unharmed_mark(unharmed, rate, matrix.confidence),
         }
     };
     matrix.cells.iter().map(|cell| (cell.at.clone(), mark(cell))).collect()
@@ -245,6 +244,36 @@ fn shape(matrix: &MatrixFile) -> Shape {
     Shape {
         sizes: matrix.axes.iter().map(|a| a.values.len()).collect(),
         ordered: matrix.axes.iter().map(|a| a.ordered).collect(),
+    }
+}
+
+/// Where any of the bugs strikes; none unless that takes fewer conditions than there are bugs.
+fn together(matrix: &MatrixFile) -> Option<Place> {
+    let sick = matrix.cells.iter().map(|c| &c.counts).filter(|c| c.sick > 0);
+    let (struck, judged) = sick.fold((0, 0), |(s, j), c| (s + c.sick, j + c.judged()));
+    let rate = f64::from(struck) / f64::from(judged.max(1));
+    let mark = |cell: &Cell| match cell.counts.sick {
+        0 => unharmed_mark(cell.counts.healthy, rate, matrix.confidence),
+        _ => Mark::Sick,
+    };
+    let marks: Vec<_> = matrix.cells.iter().map(|cell| (cell.at.clone(), mark(cell))).collect();
+    let found = shrink::conditions(&shape(matrix), &marks);
+    let conditions: Vec<_> =
+        found.areas.iter().map(|area| words::condition(&matrix.axes, area)).collect();
+    let says_less = found.left == 0 && conditions.len() < matrix.bugs.len();
+    says_less.then(|| Place { sentence: joined(&conditions), conditions })
+}
+
+fn joined(conditions: &[Condition]) -> String {
+    conditions.iter().map(|c| c.text.as_str()).collect::<Vec<_>>().join("; or ")
+}
+
+/// A cell in which something that strikes at this rate was not seen in so many runs.
+fn unharmed_mark(unharmed: u32, rate: f64, confidence: f64) -> Mark {
+    let luck = (1.0 - rate).powi(i32::try_from(unharmed).unwrap_or(i32::MAX));
+    match unharmed > 0 && luck <= 1.0 - confidence {
+        true => Mark::Healthy,
+        false => Mark::Unknown,
     }
 }
 
@@ -263,7 +292,7 @@ fn locate(matrix: &mut MatrixFile, index: usize) {
             matrix.cells.len()
         )
     } else {
-        conditions.iter().map(|c| c.text.as_str()).collect::<Vec<_>>().join("; or ")
+        joined(&conditions)
     };
     if bug.struck < bug.judged {
         sentence.push_str(", in ");
@@ -311,7 +340,7 @@ struct NumberGap {
     sick_above: bool,
 }
 
-fn gaps_of(matrix: &MatrixFile, conditions: &[kolumbo_case::matrix::Condition]) -> Vec<NumberGap> {
+fn gaps_of(matrix: &MatrixFile, conditions: &[Condition]) -> Vec<NumberGap> {
     let mut gaps = Vec::new();
     for term in conditions.iter().flat_map(|c| &c.terms) {
         let axis = &matrix.axes[term.axis as usize];
@@ -477,6 +506,20 @@ mod tests {
         });
         let sentences: Vec<&str> = found.bugs.iter().map(|b| b.sentence.as_str()).collect();
         assert_eq!(sentences, ["clang", "smp ≥ 2"], "clang/2 could hide the second one");
+        assert_eq!(found.any_bug, None, "two causes stay two");
+    }
+
+    #[test]
+    fn one_cause_that_shows_as_several_bugs_has_one_sentence() {
+        let plan = plan(&["kernel=gcc:g,clang:c", "smp=1,2,4", "append=no:nopv,yes:"]);
+        let found = matrix(&plan, 1, |name, _| match name {
+            "clang/2/no" => "hung-boot in smp-bring-up",
+            "clang/4/no" | "clang/4/yes" => "hung-boot in smp-bring-up at f",
+            "clang/2/yes" => "hung-shutdown in shutdown at f",
+            _ => "",
+        });
+        assert_eq!(found.bugs.len(), 3);
+        assert_eq!(found.any_bug.unwrap().sentence, "clang and smp ≥ 2");
     }
 
     #[test]

@@ -433,6 +433,9 @@ impl Page {
     }
 
     fn bugs(&mut self, matrix: &MatrixFile) {
+        if let Some(place) = &matrix.any_bug {
+            self.wrapped("anything fails: ", &clipped(&visible(&place.sentence), SENTENCE));
+        }
         for (number, bug) in matrix.bugs.iter().enumerate().take(BUGS) {
             let first = format!("{}  ", letter(u32::try_from(number).unwrap_or(u32::MAX)));
             let indent = " ".repeat(first.width());

@@ -120,7 +120,11 @@ fn bugs(matrix: &MatrixFile, out: &mut dyn Write) -> io::Result<()> {
         return Ok(());
     }
     let what = plural(matrix.bugs.len(), "kind");
-    writeln!(out, "<h2 id=\"bugs-title\">{what} of failure</h2>\n<ol>")?;
+    writeln!(out, "<h2 id=\"bugs-title\">{what} of failure</h2>")?;
+    if let Some(place) = &matrix.any_bug {
+        writeln!(out, "<p>Anything fails: {}</p>", markup(&field(&place.sentence)))?;
+    }
+    writeln!(out, "<ol>")?;
     for (number, bug) in matrix.bugs.iter().enumerate().take(BUGS) {
         let letter = super::words::letter(u32::try_from(number).unwrap_or(u32::MAX));
         writeln!(
