@@ -305,7 +305,8 @@ fn belonging(text: &Text, at: usize, loose: bool) -> (Vec<usize>, usize) {
             break;
         }
         if own_lines.is_none() && head.caller.is_empty() && begins_another(line) {
-            own_lines = Some(lines.len());
+            let before = lines.last().map_or("", |&n| text.lines[n].text.as_str());
+            own_lines = (!repeats(before, &line.text)).then_some(lines.len());
         }
         let same = line.caller == head.caller || every_cpu && line.caller.starts_with('C');
         let own = !line.questionable && (line.marked || !head.marked);
@@ -345,7 +346,6 @@ static CONTINUATIONS: &[&str] = &[
     "kernel stack overflow",
     "Internal error:",
     "Oops: ",
-    "Bad mode in ",
     "alignment check: ",
     "control protection fault",
     "segment not present: ",
@@ -355,8 +355,23 @@ static CONTINUATIONS: &[&str] = &[
     "unreferenced object",
 ];
 
+/// mm/slub.c, print_track(): up to v5.13 it names who allocated and freed an object like this, within
+/// the report about the object.
+pub(crate) fn is_track(line: &str) -> bool {
+    line.contains("INFO: Allocated in ") || line.contains("INFO: Freed in ")
+}
+
+/// A symboliser repeats a headline for each function that was inlined at its place.
+fn repeats(before: &str, line: &str) -> bool {
+    let literal = |l: &str| group_of(l).map(|group| group.literal);
+    before.contains("[inline]") && literal(before) == literal(line)
+}
+
 /// `line` begins another crash or another stack.
 fn begins_another(line: &Line) -> bool {
+    if is_track(&line.text) {
+        return false;
+    }
     if STACKED_NOTES.iter().any(|note| line.text.contains(note)) {
         return true;
     }
@@ -401,7 +416,9 @@ fn intruder(report: &[&str]) -> Option<String> {
     }
     let end = report.iter().position(|l| l.starts_with("====="))?;
     let continues = |group: &CompiledGroup| CONTINUATIONS.contains(&group.literal);
-    let other =
-        report[1..end.max(1)].iter().find(|l| group_of(l).is_some_and(|g| !continues(g)))?;
-    Some(format!("another report begins inside: '{}'", other.trim()))
+    let begins = |l: &str| group_of(l).is_some_and(|g| !continues(g));
+    let other = report[..end.max(1)]
+        .windows(2)
+        .find(|pair| begins(pair[1]) && !repeats(pair[0], pair[1]))?;
+    Some(format!("another report begins inside: '{}'", other[1].trim()))
 }

@@ -209,7 +209,17 @@ static TYPES: &[(&str, &str)] = &[
     ("Alignment trap", "DoS"),
     ("trusty:", "DoS"),
     ("go runtime error", "DoS"),
+    ("panic: ", "DoS"),
     ("unregister_netdevice", "DoS"),
+    ("VFS: ", "DoS"),
+    ("segment not present", "DoS"),
+    ("invalid TSS", "DoS"),
+    ("alignment check", "DoS"),
+    ("control protection fault", "DoS"),
+    ("kernel stack overflow", "DoS"),
+    ("Oops in", "DoS"),
+    ("KCSAN:", "KCSAN-UNKNOWN"),
+    ("KFENCE:", "KFENCE-UNKNOWN"),
 ];
 
 /// The type of a crash, which follows from its title.

@@ -122,7 +122,7 @@ static WARNING: &[Format] = &[
     ),
     Format::new(
         Warning,
-        r"WARNING: .*mm/[^ ]*\.c:\d+ (?:k.?malloc|vmalloc)",
+        r"WARNING: .*mm/[^ ]*\.c:\d+ (?:at )?(?:k.?malloc|vmalloc)",
         "WARNING: kmalloc bug in {frame}",
         &ALLOCATED,
     ),
@@ -133,8 +133,16 @@ static WARNING: &[Format] = &[
         &SUBMITTED,
     ),
     Format::new(Warning, r"WARNING: .*(?:CPU|cpu).* at {src}", "WARNING in {frame}", &WARNED),
-    Format::new(Warning, r"WARNING: {src} at {fn}", "WARNING in {frame}", &WARNED),
+    // CONFIG_DEBUG_BUGVERBOSE_DETAILED puts the condition before the place.
+    Format::new(Warning, r"WARNING: (?:\[.*\] )?{src} at {fn}", "WARNING in {frame}", &WARNED),
     Format::new(Warning, r"WARNING: at {src}", "WARNING in {frame}", &WARNED),
+    // Without CONFIG_DEBUG_BUGVERBOSE, and where clang's CFI warns, no file is known.
+    Format::new(
+        Warning,
+        r"WARNING: (?:CPU: \d+ PID: \d+ )?at {fn}\+0x",
+        "WARNING in {frame}",
+        &WARNED,
+    ),
     Format::new(
         Lockdep,
         r"WARNING: possible circular locking dependency detected",
@@ -167,7 +175,7 @@ static WARNING: &[Format] = &[
     ).behind(TAKES),
     Format::new(
         Lockdep,
-        r"WARNING: suspicious RCU usage\n(?:.*\n){1,4}?-+\n(?:.*\n){0,2}?.*{src}",
+        r"WARNING: suspicious RCU usage.*\n(?s:.*?){src}",
         "WARNING: suspicious RCU usage in {frame}",
         &RCU_USED,
     ),
@@ -197,6 +205,12 @@ static WARNING: &[Format] = &[
     .behind(TO_RELEASE),
     Format::new(
         Lockdep,
+        r"WARNING: bad unlock balance detected!",
+        "WARNING: bad unlock balance in {frame}",
+        &NO_WAY,
+    ),
+    Format::new(
+        Lockdep,
         r"WARNING: held lock freed!",
         "WARNING: held lock freed in {frame}",
         &NAMED_OR_TRACE,
@@ -221,9 +235,16 @@ static WARNING: &[Format] = &[
         Lockdep,
         r"WARNING: .*still has locks held!",
         "WARNING: still has locks held in {frame}",
+        &NAMED_OR_TRACE,
+    )
+    .behind(STILL_HELD),
+    Format::new(
+        Lockdep,
+        r"WARNING: .*still has locks held!",
+        "WARNING: still has locks held in {frame}",
         &IN_TRACE,
     ),
-    Format::plain(Lockdep, r"WARNING: (suspicious RCU usage|possible circular locking dependency detected|possible recursive locking detected|possible irq lock inversion dependency detected|inconsistent lock state|bad unlock balance detected!|held lock freed!|lock held when returning to user space!)\s*\n", "WARNING: {1}").corrupted(),
+    Format::plain(Lockdep, r"WARNING: (suspicious RCU usage|possible circular locking dependency detected|possible recursive locking detected|possible irq lock inversion dependency detected|.*-> .*lock order detected|inconsistent lock state|held lock freed!|lock held when returning to user space!)\s*\n", "WARNING: {1}").corrupted(),
     Format::plain(Warning, r"WARNING:\s*(?:\n|$)", "WARNING: corrupted").corrupted(),
     Format::plain(Warning, r"WARNING: (.*)", "WARNING: {1}").stackless(),
 ];
