@@ -107,9 +107,10 @@ pub(crate) fn name_crash(text: &Text, at: usize, group: &'static CompiledGroup) 
     let strict = name_with(text, at, group, false);
     match strict {
         Some(named) if named.corrupted.is_none() => Some(named),
+        // Lines that may not be the kernel's own are left out. Where the headline is one of them
+        // already, as in what `dmesg -x` writes, they are tried when the rest is damaged.
+        strict if !text.lines[at].questionable => strict,
         strict => {
-            // Lines that may not be the kernel's own are left out at first. When that leaves a
-            // damaged report, they are tried too.
             let loose = name_with(text, at, group, true).filter(|n| n.corrupted.is_none());
             loose.or(strict)
         }
@@ -388,7 +389,7 @@ fn panicked(text: &Text, at: usize) -> bool {
 }
 
 /// Why the traces of a report cannot be trusted: behind the first heading of each kind a frame must
-/// follow soon. Later ones belong to other tasks, which may have no stack.
+/// follow soon, and not as the last line of all. Later ones belong to other tasks, which may have no stack.
 fn damaged_traces(report: &[&str]) -> Option<String> {
     const SOON: usize = 15;
     let has_frame =
@@ -397,6 +398,9 @@ fn damaged_traces(report: &[&str]) -> Option<String> {
     for heading in STACK_HEADINGS {
         let Some(at) = report.iter().position(|l| is_heading(l, heading)) else { continue };
         let here = parse_frame(report[at]).is_some();
+        if report.len() - at < 3 {
+            return Some(format!("the report ends behind '{}'", report[at].trim()));
+        }
         let mut below = report[at + 1..].iter().take(SOON).take_while(|l| !begins_stack(l));
         if !here && !below.any(has_frame) {
             return Some(format!("no frame follows '{}'", report[at].trim()));

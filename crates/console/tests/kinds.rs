@@ -568,3 +568,20 @@ fn no_report() {
         assert_eq!(read(format!("[   57.000000] {line}\n").as_bytes()).reports, [], "{line}");
     }
 }
+
+/// A log that ends within the trace: what is missing might have named another function.
+#[test]
+fn cut_off_in_the_trace() {
+    for (frames, corrupted) in [(1, true), (2, false)] {
+        let log: String = dump("general protection fault: 0000 [#1] SMP", "foo_do", "bar baz")
+            .lines()
+            .filter(|l| !l.contains("<TASK>"))
+            .scan(None, |left: &mut Option<i32>, line| {
+                *left = left.map(|n| n - 1).or(line.contains("Call Trace").then_some(frames));
+                (*left >= Some(0) || left.is_none()).then(|| format!("[   57.000000] {line}\n"))
+            })
+            .collect();
+        let report = &read(log.as_bytes()).reports[0];
+        assert_eq!((report.frame.as_str(), report.corrupted), ("foo_do", corrupted), "{log}");
+    }
+}

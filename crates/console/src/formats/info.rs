@@ -134,7 +134,7 @@ static INFO: &[Format] = &[
         &HUNG,
     )
     .alts(&["hang in {frame}"]),
-    Format::plain(Other, r"INFO:\s*$", "INFO: corrupted").corrupted(),
+    Format::plain(Other, r"INFO:\s*(?:\n|$)", "INFO: corrupted").corrupted(),
     Format::plain(Other, r"INFO: (.*)", "INFO: {1}").corrupted(),
 ];
 
