@@ -193,7 +193,11 @@ fn name_with(text: &Text, at: usize, group: &'static CompiledGroup, loose: bool)
     if named.corrupted.is_none() && format.corrupted {
         named.corrupted = Some("the headline is damaged".into());
     } else if named.corrupted.is_none() && !format.stackless {
-        named.corrupted = damaged_traces(&report).or_else(|| intruder(&report));
+        // mm/kmsan/report.c and mm/kfence/report.c print their stacks without one, and so do the
+        // registers of riscv (arch/riscv/kernel/stacktrace.c).
+        let headed = !matches!(format.kind, HeadlineKind::Kmsan | HeadlineKind::Kfence)
+            && !report.iter().any(|l| l.trim_start().starts_with("epc"));
+        named.corrupted = damaged_traces(&report, headed).or_else(|| damaged_depot(&report));
     }
     named.panicked = panicked(text, at);
     named.lines = lines;
@@ -390,7 +394,8 @@ fn panicked(text: &Text, at: usize) -> bool {
 
 /// Why the traces of a report cannot be trusted: behind the first heading of each kind a frame must
 /// follow soon, and not as the last line of all. Later ones belong to other tasks, which may have no stack.
-fn damaged_traces(report: &[&str]) -> Option<String> {
+/// Where the kernel prints a heading (`headed`) there must be one.
+fn damaged_traces(report: &[&str], headed: bool) -> Option<String> {
     const SOON: usize = 15;
     let has_frame =
         |line: &&str| parse_frame(line).is_some() || line.contains("(stack is not available)");
@@ -407,22 +412,14 @@ fn damaged_traces(report: &[&str]) -> Option<String> {
         }
         seen = true;
     }
-    (!seen && report.iter().filter(|l| parse_frame(l).is_some()).count() < 2)
-        .then(|| "there is no stack trace".to_owned())
+    let few = || report.iter().filter(|l| parse_frame(l).is_some()).count() < 2;
+    (!seen && (headed || few())).then(|| "there is no stack trace".to_owned())
 }
 
-/// A sanitizer closes its report with a line of `=`; another headline before that line means that
-/// two reports are mixed.
-fn intruder(report: &[&str]) -> Option<String> {
-    let head = report.first()?;
-    if !["BUG: KASAN: ", "BUG: KMSAN: ", "BUG: KCSAN: "].iter().any(|t| head.contains(t)) {
-        return None;
-    }
-    let end = report.iter().position(|l| l.starts_with("====="))?;
-    let continues = |group: &CompiledGroup| CONTINUATIONS.contains(&group.literal);
-    let begins = |l: &str| group_of(l).is_some_and(|g| !continues(g));
-    let other = report[..end.max(1)]
-        .windows(2)
-        .find(|pair| begins(pair[1]) && !repeats(pair[0], pair[1]))?;
-    Some(format!("another report begins inside: '{}'", other[1].trim()))
+/// lib/stackdepot.c, stack_depot_fetch(): the handle of a remembered stack is nonsense, and so may be
+/// what the report says about the memory behind it.
+fn damaged_depot(report: &[&str]) -> Option<String> {
+    let line =
+        report.iter().find(|l| l.contains(" out of bounds (") && l.contains(" for stack id "))?;
+    Some(format!("the memory of stacks is damaged: '{}'", line.trim()))
 }

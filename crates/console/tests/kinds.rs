@@ -502,7 +502,7 @@ fn panics() {
     }
 }
 
-/// What should follow the headline of lockdep is missing.
+/// What should follow a headline is missing.
 #[test]
 fn cut_off() {
     for (head, title, crash_type) in [
@@ -526,6 +526,9 @@ fn cut_off() {
             "BUG: bad unlock balance in corrupted",
             "LOCKDEP",
         ),
+        ("INFO:", "INFO: corrupted", "UNKNOWN"),
+        ("WARNING:", "WARNING: corrupted", "WARNING"),
+        ("BUG:", "BUG: corrupted", "UNKNOWN"),
     ] {
         let log = format!("[   57.000000] {head}\n[   57.000000] 6.6.0-rc1 #1 Not tainted\n");
         let result = read(log.as_bytes());
@@ -566,6 +569,24 @@ fn no_report() {
         "unchecked MSR access error: WRMSR to 0x1d9 (tried to write 0x4000) at rIP: 0xffffffff8107a4e4",
     ] {
         assert_eq!(read(format!("[   57.000000] {line}\n").as_bytes()).reports, [], "{line}");
+    }
+}
+
+/// Stacks are lost: none is printed where there should be one, or what is remembered of them is damaged.
+#[test]
+fn damaged() {
+    let bare = "general protection fault: 0000 [#1] SMP\nRIP: 0010:foo_do+0x14c/0x3f0\n? x+0x1/0x2";
+    let bare = format!("{bare}\n{}", frames("foo_do bar"));
+    let depot = stack("BUG: KASAN: use-after-free in foo_do+0x10/0x20\nRead of size 8", "foo_do")
+        + "slab index 52160 out of bounds (604) for stack id 0283cbc0\n";
+    for (log, reason) in [
+        (bare, "there is no stack trace"),
+        (depot.clone(), "the memory of stacks is damaged"),
+        (depot.replace("for stack id", "of"), ""),
+    ] {
+        let report = &read(log.as_bytes()).reports[0];
+        let said = report.corrupted_reason.as_deref().unwrap_or_default();
+        assert!(said.starts_with(reason) && said.is_empty() == reason.is_empty(), "{said}: {log}");
     }
 }
 
