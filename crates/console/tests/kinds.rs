@@ -502,6 +502,51 @@ fn panics() {
     }
 }
 
+/// arm64 and riscv, whose faults have other words.
+#[test]
+fn other_machines() {
+    let arm64 = |head: &str| {
+        format!(
+            "{head}\nInternal error: Oops: 9600004f [#1] PREEMPT SMP\n{TASK}\npc : foo_do+0x10/0x20\nlr : bar+0x10/0x20\nCall trace:\n{}",
+            frames("foo_do bar el0_svc")
+        )
+    };
+    let riscv = |head: &str| {
+        format!(
+            "{head}\n{TASK}\nepc : foo_do+0x8/0x20\n ra : bar+0x6e/0x1000\n[<ffffffff01562008>] foo_do+0x8/0x20\n[<ffffffff0156206e>] bar+0x6e/0x1000\n"
+        )
+    };
+    for (log, title, crash_type) in [
+        (
+            arm64(
+                "Unable to handle kernel write to read-only memory at virtual address ffff000012345678",
+            ),
+            "BUG: unable to handle kernel write to read-only memory in foo_do",
+            "MEMORY_SAFETY_BUG",
+        ),
+        (
+            arm64(
+                "Unable to handle kernel access to user memory outside uaccess routines at virtual address 20",
+            ),
+            "BUG: unable to handle kernel access to user memory in foo_do",
+            "MEMORY_SAFETY_BUG",
+        ),
+        (
+            arm64("Bad mode in Synchronous Abort handler detected on CPU0, code 0x86000005"),
+            "Internal error in foo_do",
+            "DoS",
+        ),
+        (
+            riscv("Unable to handle kernel paging request at virtual address ff1f\nOops [#1]"),
+            "BUG: unable to handle kernel paging request in foo_do",
+            "MEMORY_SAFETY_BUG",
+        ),
+        (riscv("kernel BUG at net/foo.c:12!\nKernel BUG [#1]"), "kernel BUG in foo_do", "BUG"),
+    ] {
+        check(&log, title, crash_type);
+    }
+}
+
 /// What should follow a headline is missing.
 #[test]
 fn cut_off() {

@@ -17,7 +17,8 @@ static FAULT: &[Format] = &[
     .alts(BAD_ACCESS),
     Format::new(
         Oops,
-        r"Unable to handle kernel ([a-z ]+) at",
+        // arch/arm64/mm/fault.c: also what may not be read, written or executed.
+        r"Unable to handle kernel ([a-z \-]+) at",
         "BUG: unable to handle kernel {1} in {frame}",
         &AT_PC,
     )

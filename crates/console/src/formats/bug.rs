@@ -268,7 +268,8 @@ pub(super) static GROUPS: &[Group] = &[
         not: &[r"DEBUG:", r"\bno (?:known )?BUG:", r"BUG: no syscalls can create"],
     },
     Group { literal: "kernel BUG", formats: KERNEL_BUG, not: &[] },
-    Group { literal: "Kernel BUG", formats: KERNEL_BUG, not: &[] },
+    // arch/riscv/kernel/traps.c: die() goes on behind "kernel BUG at".
+    Group { literal: "Kernel BUG", formats: KERNEL_BUG, not: &[r"Kernel BUG \[#"] },
     Group { literal: "unreferenced object", formats: KMEMLEAK, not: &[] },
     Group { literal: "unregister_netdevice: waiting for", formats: BLOCKED, not: &[] },
 ];

@@ -302,7 +302,6 @@ pub(super) static GROUPS: &[Group] = &[Group {
         r"WARNING: [Tt]he mand mount option",
         r"(?i)wireless extensions which will stop",
         r"WARNING: Reset corrupted AGFL",
-        r"WARNING: bad unlock balance detected!\s*\]",
         r"WARNING: Unprivileged eBPF is enabled",
         r"WARNING: fbcon: Driver",
         r"WARNING: See https?:",
