@@ -90,10 +90,8 @@ static LEAKED: Recipe = Recipe {
         "kmemleak",
         "slab",
         "kmem",
-        "_alloc$",
-        "_alloc_",
-        "^alloc_",
-        "^__alloc_",
+        "alloc",
+        "idr_get",
         "pcpu_",
         "kstrndup",
         "skb_clone",
@@ -172,6 +170,7 @@ static BUG: &[Format] = &[
     Format::new(Lockdep, r"BUG: bad unlock balance detected!", "BUG: bad unlock balance in {frame}", &RELEASED).behind(TO_RELEASE),
     Format::new(Lockdep, r"BUG: bad unlock balance detected!", "BUG: bad unlock balance in {frame}", &NO_WAY),
     Format::new(Lockdep, r"BUG: held lock freed!", "BUG: held lock freed in {frame}", &NAMED_OR_TRACE).behind(STILL_HELD),
+    Format::new(Lockdep, r"BUG: held lock freed!", "BUG: held lock freed in {frame}", &NO_WAY),
     Format::new(Lockdep, r"BUG: lock held when returning to user space!", "BUG: lock held when returning to user space in {frame}", &NO_WAY).behind(LEAVES_WITH).capture(1).stackless(),
     Format::new(Lockdep, r"BUG: workqueue leaked (lock or atomic|atomic, lock or RCU)", "BUG: workqueue leaked {1} in {frame}", &NO_WAY).behind(&[("last function: ", 15)]).capture(2).stackless(),
     // Since v6.11 the name stands behind the counters.
@@ -193,7 +192,7 @@ static BUG: &[Format] = &[
     Format::new(MemoryLeak, r"BUG: memory leak", "memory leak in {frame}", &LEAKED),
     Format::plain(Other, r"BUG:\s*(?:\n|$)", "BUG: corrupted").corrupted(),
     // What should follow is missing.
-    Format::plain(Lockdep, r"BUG: (bad unlock balance detected!|held lock freed!|lock held when returning to user space!)", "BUG: {1}").corrupted(),
+    Format::plain(Lockdep, r"BUG: (lock held when returning to user space!)", "BUG: {1}").corrupted(),
     Format::plain(Other, r"BUG: (.*)", "BUG: {1}").stackless(),
 ];
 

@@ -218,6 +218,12 @@ static WARNING: &[Format] = &[
     .behind(STILL_HELD),
     Format::new(
         Lockdep,
+        r"WARNING: held lock freed!",
+        "WARNING: held lock freed in {frame}",
+        &NO_WAY,
+    ),
+    Format::new(
+        Lockdep,
         r"WARNING: [Nn]ested lock was not taken",
         "WARNING: nested lock was not taken in {frame}",
         &IN_TRACE,
@@ -244,7 +250,7 @@ static WARNING: &[Format] = &[
         "WARNING: still has locks held in {frame}",
         &IN_TRACE,
     ),
-    Format::plain(Lockdep, r"WARNING: (suspicious RCU usage|possible circular locking dependency detected|possible recursive locking detected|possible irq lock inversion dependency detected|.*-> .*lock order detected|inconsistent lock state|held lock freed!|lock held when returning to user space!)\s*\n", "WARNING: {1}").corrupted(),
+    Format::plain(Lockdep, r"WARNING: (suspicious RCU usage|possible circular locking dependency detected|possible recursive locking detected|possible irq lock inversion dependency detected|.*-> .*lock order detected|inconsistent lock state|lock held when returning to user space!)\s*\n", "WARNING: {1}").corrupted(),
     Format::plain(Warning, r"WARNING:\s*(?:\n|$)", "WARNING: corrupted").corrupted(),
     Format::plain(Warning, r"WARNING: (.*)", "WARNING: {1}").stackless(),
 ];
