@@ -309,7 +309,8 @@ fn belonging(text: &Text, at: usize, loose: bool) -> (Vec<usize>, usize) {
             }
             break;
         }
-        if own_lines.is_none() && head.caller.is_empty() && begins_another(line) {
+        let tracked = head.text.contains(FREED_TWICE) && is_track(&line.text);
+        if own_lines.is_none() && head.caller.is_empty() && begins_another(line) && !tracked {
             let before = lines.last().map_or("", |&n| text.lines[n].text.as_str());
             own_lines = (!repeats(before, &line.text)).then_some(lines.len());
         }
@@ -360,10 +361,15 @@ static CONTINUATIONS: &[&str] = &[
     "unreferenced object",
 ];
 
-/// mm/slub.c, print_track(): up to v5.13 it names who allocated and freed an object like this, within
-/// the report about the object.
+/// mm/slub.c, object_err().
+const FREED_TWICE: &str = "): Object already free";
+
+/// mm/slub.c, print_track() and print_slab_info(): up to v5.13 they tell like this, within the report
+/// about an object, who allocated and freed it and where it is.
 pub(crate) fn is_track(line: &str) -> bool {
-    line.contains("INFO: Allocated in ") || line.contains("INFO: Freed in ")
+    ["INFO: Allocated in ", "INFO: Freed in ", "INFO: Slab 0x", "INFO: Object 0x"]
+        .iter()
+        .any(|track| line.contains(track))
 }
 
 /// A symboliser repeats a headline for each function that was inlined at its place.
@@ -374,9 +380,6 @@ fn repeats(before: &str, line: &str) -> bool {
 
 /// `line` begins another crash or another stack.
 fn begins_another(line: &Line) -> bool {
-    if is_track(&line.text) {
-        return false;
-    }
     if STACKED_NOTES.iter().any(|note| line.text.contains(note)) {
         return true;
     }

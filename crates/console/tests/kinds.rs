@@ -441,7 +441,7 @@ fn memory() {
     check(&again, "BUG: Object already free in foo_do", "UNKNOWN");
     let tracked = again.replacen(
         "free\n",
-        "free\nINFO: Allocated in foo_alloc+0x29/0x90 age=1 cpu=1 pid=6024\n\tfoo_alloc+0x29/0x90\nINFO: Freed in foo_free+0x29/0x90 age=1 cpu=1 pid=6024\n\tfoo_free+0x29/0x90\n",
+        "free\nINFO: Allocated in foo_alloc+0x29/0x90 age=1 cpu=1 pid=6024\n\tfoo_alloc+0x29/0x90\nINFO: Freed in foo_free+0x29/0x90 age=1 cpu=1 pid=6024\n\tfoo_free+0x29/0x90\nINFO: Slab 0xffffea0002d18440 objects=18 used=18\nINFO: Object 0xffff8800b46111c0 @offset=4544\n",
         1,
     );
     check(&tracked, "BUG: Object already free in foo_do", "UNKNOWN");

@@ -180,7 +180,6 @@ pub(super) static GROUPS: &[Group] = &[
             // kernel/hung_task.c, debug_show_blocker(): what a task that hangs waits for.
             r"INFO: task .* blocked on an? ",
             r"rmt_storage:INFO:",
-            r"INFO: (?:Slab|Object) 0x",
         ],
     },
     Group { literal: "atchdog detected hard LOCKUP", formats: HARD, not: &[] },
