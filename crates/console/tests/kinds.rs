@@ -188,6 +188,8 @@ fn warnings() {
             "WARNING: locking bug in foo_do",
             "LOCKDEP",
         ),
+        // What lockdep says of itself and of interrupt flags is no lock's fault.
+        ("kernel/locking/lockdep.c:5525", "check_flags", "", "WARNING in check_flags", "WARNING"),
         ("mm/util.c:597", "kvmalloc_node", "foo_do", "WARNING: kmalloc bug in foo_do", "WARNING"),
         (
             "mm/page_alloc.c:4455",

@@ -110,7 +110,7 @@ static WARNING: &[Format] = &[
     ),
     Format::new(
         Lockdep,
-        r"WARNING: .*kernel/locking/lockdep\.c.*",
+        r"WARNING: .*kernel/locking/lockdep\.c.*lock_",
         "WARNING: locking bug in {frame}",
         &LOCKED,
     ),
@@ -122,7 +122,7 @@ static WARNING: &[Format] = &[
     ),
     Format::new(
         Warning,
-        r"WARNING: .*mm/[^ ]*\.c:\d+ (?:at )?(?:k.?malloc|vmalloc)",
+        r"WARNING: .*mm/[^ ]*\.c:\d+ (?:at )?k.?.?malloc",
         "WARNING: kmalloc bug in {frame}",
         &ALLOCATED,
     ),
