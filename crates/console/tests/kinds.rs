@@ -373,6 +373,15 @@ fn locks() {
     ] {
         check(&named(head, &middle), title, crash_type);
     }
+    // Lines of others in between, where nothing says whose they are.
+    let noise = "netlink: 8 bytes leftover after parsing attributes\n".repeat(60);
+    let head = "WARNING: possible recursive locking detected\n";
+    let log = named(head.trim(), &format!("worker/1234 is trying to acquire lock:\n{at}"));
+    check(
+        &log.replacen(head, &format!("{head}{noise}"), 1),
+        "possible deadlock in foo_do",
+        "LOCKDEP",
+    );
     for kind in [
         "spinlock bad magic",
         "spinlock recursion",

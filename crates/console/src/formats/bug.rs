@@ -142,9 +142,9 @@ static BUG: &[Format] = &[
         .alts(&["invalid-free in {frame}"]),
     Format::new(Kasan, r"BUG: KASAN: ([a-z\-]+) {in}{fn}.*\n(?s:.*?)(Read|Write) (?:of size|at addr)", "KASAN: {1} {3} in {frame}", &NAMED_OR_TRACE_2)
         .alts(BAD_ACCESS),
-    Format::new(Kasan, r"BUG: KASAN: ([a-z\-]+) on address .*\n\s*(Read|Write) of size(?s:.*?)Call [Tt]race", "KASAN: {1} {2} in {frame}", &IN_TRACE)
+    Format::new(Kasan, r"BUG: KASAN: ([a-z\-]+) on address (?s:.*?)(Read|Write) of size(?s:.*?)Call [Tt]race", "KASAN: {1} {2} in {frame}", &IN_TRACE)
         .alts(BAD_ACCESS),
-    Format::plain(Kasan, r"BUG: KASAN: ([a-z\-]+) on address .*\n\s*(Read|Write) (?:of size|at addr)", "KASAN: {1} {2}").corrupted(),
+    Format::plain(Kasan, r"BUG: KASAN: ([a-z\-]+) on address (?s:.*?)(Read|Write) (?:of size|at addr)", "KASAN: {1} {2}").corrupted(),
     Format::plain(Kasan, r"BUG: KASAN: (.*)", "KASAN: {1}").corrupted(),
     Format::new(Kmsan, r"BUG: KMSAN: (kernel-usb-infoleak) {in}{fn}", "KMSAN: {1} in {frame}", &LEAKED_TO_USB).alts(&["KMSAN origin in {origin}"]),
     Format::new(Kmsan, r"BUG: KMSAN: uninit-value {in}{fn}", "KMSAN: uninit-value in {frame}", &NAMED_OR_BELOW).alts(BAD_ACCESS),

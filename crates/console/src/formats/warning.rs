@@ -64,18 +64,21 @@ warned!(
 );
 warned!(COPIED, "usercopy", "^__check", "^check_", "^__copy", "^_copy", "^copy_");
 
+/// Lines of others may stand between those of a report that has no callers.
+const BELOW: usize = 400;
+
 /// What lockdep says below its headlines (kernel/locking/lockdep.c): who takes, releases or keeps a
 /// lock, and where.
 pub(super) const TO_ACQUIRE_LOCK: &[(&str, usize)] =
-    &[("is trying to acquire lock", 30), ("at: ", 10)];
-pub(super) const TO_ACQUIRE: &[(&str, usize)] = &[("is trying to acquire", 30), ("at: ", 10)];
+    &[("is trying to acquire lock", BELOW), ("at: ", BELOW)];
+pub(super) const TO_ACQUIRE: &[(&str, usize)] = &[("is trying to acquire", BELOW), ("at: ", BELOW)];
 pub(super) const CHANGED: &[(&str, usize)] =
-    &[("just changed the state of lock", 30), ("at: ", 10)];
-pub(super) const TAKES: &[(&str, usize)] = &[("takes", 30), ("at: ", 10)];
-pub(super) const TO_RELEASE: &[(&str, usize)] = &[("is trying to release lock", 15), ("", 5)];
-pub(super) const STILL_HELD: &[(&str, usize)] = &[("at: ", 15)];
+    &[("just changed the state of lock", BELOW), ("at: ", BELOW)];
+pub(super) const TAKES: &[(&str, usize)] = &[("takes", BELOW), ("at: ", BELOW)];
+pub(super) const TO_RELEASE: &[(&str, usize)] = &[("is trying to release lock", 15), ("", 15)];
+pub(super) const STILL_HELD: &[(&str, usize)] = &[("at: ", BELOW)];
 pub(super) const LEAVES_WITH: &[(&str, usize)] =
-    &[("leaving the kernel with locks still held", 15), ("at: ", 5)];
+    &[("leaving the kernel with locks still held", BELOW), ("at: ", BELOW)];
 
 static WARNING: &[Format] = &[
     Format::new(
