@@ -18,7 +18,8 @@ use crate::walk::{STACK_HEADINGS, begins_stack, guilty, is_heading};
 pub(crate) const MAX_LINES: usize = 3000;
 /// Bytes of text that the patterns see at most.
 const MAX_TEXT: usize = 256 * 1024;
-/// A panic behind that many lines of a report only repeats its stack (`panic_on_warn`).
+/// A panic behind that many lines of a report, itself among them, only repeats its stack
+/// (`panic_on_warn`).
 const LINES_BEFORE_PANIC: usize = 25;
 
 /// A crash with its name.
@@ -299,6 +300,8 @@ fn belonging(text: &Text, at: usize, loose: bool) -> (Vec<usize>, usize) {
     let mut lines = vec![at];
     let mut own_lines = None;
     let mut every_cpu = false;
+    // Lines with the headline and this one, but for guesses of the unwinder.
+    let mut told = 1;
     for (index, line) in text.lines.iter().enumerate().skip(at + 1) {
         if lines.len() >= MAX_LINES || index - at > 4 * MAX_LINES {
             break;
@@ -321,17 +324,24 @@ fn belonging(text: &Text, at: usize, loose: bool) -> (Vec<usize>, usize) {
             continue;
         }
         let said = line.text.as_str();
+        told += usize::from(!head.marked || !is_guess(said));
         if said.contains("Disabling lock debugging due to kernel taint") {
             continue;
         }
         every_cpu |= said.contains("Sending NMI from CPU");
-        if lines.len() > LINES_BEFORE_PANIC && said.contains("Kernel panic - not syncing") {
+        if told > LINES_BEFORE_PANIC && said.contains("Kernel panic - not syncing") {
             break;
         }
         lines.push(index);
     }
     let own_lines = own_lines.unwrap_or(lines.len());
     (lines, own_lines)
+}
+
+/// A frame that the unwinder is not sure of.
+fn is_guess(line: &str) -> bool {
+    let frame = line.trim_start();
+    frame.starts_with("? ") || frame.contains(">] ? ") || frame.ends_with("(unreliable)")
 }
 
 /// Notes that come with a stack of their own.

@@ -663,3 +663,24 @@ fn cut_off_in_the_trace() {
         assert_eq!((report.frame.as_str(), report.corrupted), ("foo_do", corrupted), "{log}");
     }
 }
+
+/// A panic soon behind a warning brings its only trace; one behind a whole report repeats that one's.
+/// What the unwinder guesses does not count.
+#[test]
+fn panics_behind_warnings() {
+    for (filler, frame) in [(23, "foo_do"), (24, "corrupted")] {
+        let body = format!(
+            "WARNING: CPU: 1 PID: 1234 at net/foo.c:12 foo_do+0x10/0x20\n{}{}{}",
+            "a line of somebody else\n".repeat(filler),
+            " ? guess+0x1/0x2\n".repeat(20),
+            stack(
+                "Kernel panic - not syncing: panic_on_warn set ...",
+                "panic __warn warn_slowpath_null foo_do"
+            )
+        );
+        let log: String = body.lines().map(|l| format!("[   57.000000] {l}\n")).collect();
+        let report = &read(log.as_bytes()).reports[0];
+        assert_eq!(report.frame, frame, "{filler}");
+        assert!(report.panicked);
+    }
+}
