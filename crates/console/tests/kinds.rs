@@ -436,7 +436,7 @@ fn memory() {
     let leak = format!(
         "BUG: memory leak\nunreferenced object 0xffff88807a2d0000 (size 64):\n  comm \"worker\", pid 1234\n  backtrace (crc 1234abcd):\n{}",
         frames(&format!(
-            "kmemleak_alloc slab_post_alloc_hook kmalloc_trace kzalloc foo_prealloc llc_sk_alloc foo_do {ENTRY}"
+            "kmemleak_alloc slab_post_alloc_hook kmalloc_trace kzalloc foo_do {ENTRY}"
         ))
     );
     check(&leak, "memory leak in foo_do", "LEAK");

@@ -90,8 +90,10 @@ static LEAKED: Recipe = Recipe {
         "kmemleak",
         "slab",
         "kmem",
-        "alloc",
-        "idr_get",
+        "_alloc$",
+        "_alloc_",
+        "^alloc_",
+        "^__alloc_",
         "pcpu_",
         "kstrndup",
         "skb_clone",
@@ -113,21 +115,6 @@ static STACK_OVERFLOW: Recipe =
 static CORRUPTED_LIST: Recipe = Recipe {
     ways: &[&[Step::Pc, Step::After(TRACE), Step::Frames], &[Step::After(TRACE), Step::Frames]],
     skip: &["^__list_", "^list_"],
-    take: Take::First,
-};
-
-/// A panic of Rust ends in a `BUG()` of its own (rust/helpers/bug.c), behind the core library's
-/// way there.
-static ASSERTED: Recipe = Recipe {
-    ways: AT_PC.ways,
-    skip: &[
-        "rust_helper_",
-        "rust_begin_unwind",
-        "^unwrap_failed$",
-        "^expect_failed$",
-        "_index_len_fail$",
-        "_index_order_fail$",
-    ],
     take: Take::First,
 };
 
@@ -224,6 +211,21 @@ static BAD_PAGE: Recipe = Recipe {
         "^consume_skb",
         "^rmqueue",
         "^prep_new",
+    ],
+    take: Take::First,
+};
+
+/// A panic of Rust ends in a `BUG()` of its own (rust/helpers/bug.c), behind the core library's
+/// way there.
+static ASSERTED: Recipe = Recipe {
+    ways: AT_PC.ways,
+    skip: &[
+        "rust_helper_",
+        "rust_begin_unwind",
+        "^unwrap_failed$",
+        "^expect_failed$",
+        "_index_len_fail$",
+        "_index_order_fail$",
     ],
     take: Take::First,
 };
