@@ -18,7 +18,8 @@ use crate::walk::{STACK_HEADINGS, begins_stack, guilty, is_heading};
 pub(crate) const MAX_LINES: usize = 3000;
 /// Bytes of text that the patterns see at most.
 const MAX_TEXT: usize = 256 * 1024;
-/// A panic behind that many lines of a report only repeats its stack (`panic_on_warn`).
+/// A panic behind that many lines of a report, itself among them, only repeats its stack
+/// (`panic_on_warn`).
 const LINES_BEFORE_PANIC: usize = 25;
 
 /// A crash with its name.
@@ -107,9 +108,10 @@ pub(crate) fn name_crash(text: &Text, at: usize, group: &'static CompiledGroup) 
     let strict = name_with(text, at, group, false);
     match strict {
         Some(named) if named.corrupted.is_none() => Some(named),
+        // Lines that may not be the kernel's own are left out. Where the headline is one of them
+        // already, as in what `dmesg -x` writes, they are tried when the rest is damaged.
+        strict if !text.lines[at].questionable => strict,
         strict => {
-            // Lines that may not be the kernel's own are left out at first. When that leaves a
-            // damaged report, they are tried too.
             let loose = name_with(text, at, group, true).filter(|n| n.corrupted.is_none());
             loose.or(strict)
         }
@@ -192,7 +194,11 @@ fn name_with(text: &Text, at: usize, group: &'static CompiledGroup, loose: bool)
     if named.corrupted.is_none() && format.corrupted {
         named.corrupted = Some("the headline is damaged".into());
     } else if named.corrupted.is_none() && !format.stackless {
-        named.corrupted = damaged_traces(&report).or_else(|| intruder(&report));
+        // mm/kmsan/report.c and mm/kfence/report.c print their stacks without one, and so do the
+        // registers of riscv (arch/riscv/kernel/stacktrace.c).
+        let headed = !matches!(format.kind, HeadlineKind::Kmsan | HeadlineKind::Kfence)
+            && !report.iter().any(|l| l.trim_start().starts_with("epc"));
+        named.corrupted = damaged_traces(&report, headed).or_else(|| damaged_depot(&report));
     }
     named.panicked = panicked(text, at);
     named.lines = lines;
@@ -294,6 +300,8 @@ fn belonging(text: &Text, at: usize, loose: bool) -> (Vec<usize>, usize) {
     let mut lines = vec![at];
     let mut own_lines = None;
     let mut every_cpu = false;
+    // Lines with the headline and this one, but for guesses of the unwinder.
+    let mut told = 1;
     for (index, line) in text.lines.iter().enumerate().skip(at + 1) {
         if lines.len() >= MAX_LINES || index - at > 4 * MAX_LINES {
             break;
@@ -304,8 +312,10 @@ fn belonging(text: &Text, at: usize, loose: bool) -> (Vec<usize>, usize) {
             }
             break;
         }
-        if own_lines.is_none() && head.caller.is_empty() && begins_another(line) {
-            own_lines = Some(lines.len());
+        let tracked = head.text.contains(FREED_TWICE) && is_track(&line.text);
+        if own_lines.is_none() && head.caller.is_empty() && begins_another(line) && !tracked {
+            let before = lines.last().map_or("", |&n| text.lines[n].text.as_str());
+            own_lines = (!repeats(before, &line.text)).then_some(lines.len());
         }
         let same = line.caller == head.caller || every_cpu && line.caller.starts_with('C');
         let own = !line.questionable && (line.marked || !head.marked);
@@ -314,17 +324,24 @@ fn belonging(text: &Text, at: usize, loose: bool) -> (Vec<usize>, usize) {
             continue;
         }
         let said = line.text.as_str();
+        told += usize::from(!head.marked || !is_guess(said));
         if said.contains("Disabling lock debugging due to kernel taint") {
             continue;
         }
         every_cpu |= said.contains("Sending NMI from CPU");
-        if lines.len() > LINES_BEFORE_PANIC && said.contains("Kernel panic - not syncing") {
+        if told > LINES_BEFORE_PANIC && said.contains("Kernel panic - not syncing") {
             break;
         }
         lines.push(index);
     }
     let own_lines = own_lines.unwrap_or(lines.len());
     (lines, own_lines)
+}
+
+/// A frame that the unwinder is not sure of.
+fn is_guess(line: &str) -> bool {
+    let frame = line.trim_start();
+    frame.starts_with("? ") || frame.contains(">] ? ") || frame.ends_with("(unreliable)")
 }
 
 /// Notes that come with a stack of their own.
@@ -345,7 +362,6 @@ static CONTINUATIONS: &[&str] = &[
     "kernel stack overflow",
     "Internal error:",
     "Oops: ",
-    "Bad mode in ",
     "alignment check: ",
     "control protection fault",
     "segment not present: ",
@@ -354,6 +370,23 @@ static CONTINUATIONS: &[&str] = &[
     "mce: [Hardware Error]: CPU",
     "unreferenced object",
 ];
+
+/// mm/slub.c, object_err().
+const FREED_TWICE: &str = "): Object already free";
+
+/// mm/slub.c, print_track() and print_slab_info(): up to v5.13 they tell like this, within the report
+/// about an object, who allocated and freed it and where it is.
+pub(crate) fn is_track(line: &str) -> bool {
+    ["INFO: Allocated in ", "INFO: Freed in ", "INFO: Slab 0x", "INFO: Object 0x"]
+        .iter()
+        .any(|track| line.contains(track))
+}
+
+/// A symboliser repeats a headline for each function that was inlined at its place.
+fn repeats(before: &str, line: &str) -> bool {
+    let literal = |l: &str| group_of(l).map(|group| group.literal);
+    before.contains("[inline]") && literal(before) == literal(line)
+}
 
 /// `line` begins another crash or another stack.
 fn begins_another(line: &Line) -> bool {
@@ -373,8 +406,9 @@ fn panicked(text: &Text, at: usize) -> bool {
 }
 
 /// Why the traces of a report cannot be trusted: behind the first heading of each kind a frame must
-/// follow soon. Later ones belong to other tasks, which may have no stack.
-fn damaged_traces(report: &[&str]) -> Option<String> {
+/// follow soon, and not as the last line of all. Later ones belong to other tasks, which may have no stack.
+/// Where the kernel prints a heading (`headed`) there must be one.
+fn damaged_traces(report: &[&str], headed: bool) -> Option<String> {
     const SOON: usize = 15;
     let has_frame =
         |line: &&str| parse_frame(line).is_some() || line.contains("(stack is not available)");
@@ -382,26 +416,23 @@ fn damaged_traces(report: &[&str]) -> Option<String> {
     for heading in STACK_HEADINGS {
         let Some(at) = report.iter().position(|l| is_heading(l, heading)) else { continue };
         let here = parse_frame(report[at]).is_some();
+        if report.len() - at < 3 {
+            return Some(format!("the report ends behind '{}'", report[at].trim()));
+        }
         let mut below = report[at + 1..].iter().take(SOON).take_while(|l| !begins_stack(l));
         if !here && !below.any(has_frame) {
             return Some(format!("no frame follows '{}'", report[at].trim()));
         }
         seen = true;
     }
-    (!seen && report.iter().filter(|l| parse_frame(l).is_some()).count() < 2)
-        .then(|| "there is no stack trace".to_owned())
+    let few = || report.iter().filter(|l| parse_frame(l).is_some()).count() < 2;
+    (!seen && (headed || few())).then(|| "there is no stack trace".to_owned())
 }
 
-/// A sanitizer closes its report with a line of `=`; another headline before that line means that
-/// two reports are mixed.
-fn intruder(report: &[&str]) -> Option<String> {
-    let head = report.first()?;
-    if !["BUG: KASAN: ", "BUG: KMSAN: ", "BUG: KCSAN: "].iter().any(|t| head.contains(t)) {
-        return None;
-    }
-    let end = report.iter().position(|l| l.starts_with("====="))?;
-    let continues = |group: &CompiledGroup| CONTINUATIONS.contains(&group.literal);
-    let other =
-        report[1..end.max(1)].iter().find(|l| group_of(l).is_some_and(|g| !continues(g)))?;
-    Some(format!("another report begins inside: '{}'", other.trim()))
+/// lib/stackdepot.c, stack_depot_fetch(): the handle of a remembered stack is nonsense, and so may be
+/// what the report says about the memory behind it.
+fn damaged_depot(report: &[&str]) -> Option<String> {
+    let line =
+        report.iter().find(|l| l.contains(" out of bounds (") && l.contains(" for stack id "))?;
+    Some(format!("the memory of stacks is damaged: '{}'", line.trim()))
 }

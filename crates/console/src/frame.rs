@@ -42,6 +42,9 @@ fn mangled(name: &str) -> &str {
     let Some(rest) = name.strip_prefix("_Z").or_else(|| name.strip_prefix("_R")) else {
         return name;
     };
+    if let Some(last) = rust_path(rest).filter(|_| name.starts_with("_R")) {
+        return last;
+    }
     let mut last = name;
     let mut at = rest.bytes().position(|b| b.is_ascii_digit()).unwrap_or(rest.len());
     while at < rest.len() {
@@ -61,6 +64,31 @@ fn mangled(name: &str) -> &str {
         }
     }
     last
+}
+
+/// The last identifier of a plain path in Rust's v0 mangling, whose crate has a hash before its name
+/// (`NvNtCs43vyB533jt3_4core9panicking9panic_fmt`); none for implementations of traits.
+fn rust_path(text: &str) -> Option<&str> {
+    let mut rest = text.strip_prefix('I').unwrap_or(text);
+    let mut left = 1;
+    while let Some(inner) = rest.strip_prefix('N') {
+        rest = inner.get(1..)?;
+        left += 1;
+    }
+    rest = rest.strip_prefix('C')?;
+    let mut last = None;
+    while left > 0 {
+        if let Some(hash) = rest.strip_prefix('s') {
+            rest = hash.split_once('_')?.1;
+        }
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let len: usize = rest[..digits].parse().ok()?;
+        let begin = digits + usize::from(rest[digits..].starts_with('_'));
+        last = Some(rest.get(begin..begin.checked_add(len)?)?);
+        rest = &rest[begin + len..];
+        left -= 1;
+    }
+    last.filter(|word| !word.is_empty())
 }
 
 /// Reads a frame from a message, or none if it is not one.
@@ -434,6 +462,10 @@ mod tests {
         for (name, bare) in [
             ("_Z8fakeNameiii", "fakeName"),
             ("_ZN4core3fmt5write17h0123456789abcdefE", "write"),
+            ("_RNvNtCs43vyB533jt3_4core9panicking9panic_fmt", "panic_fmt"),
+            ("_RNvCscSpY9Juk0HT_7___rustc17rust_begin_unwind", "rust_begin_unwind"),
+            ("_RINvNtCs43vyB533jt3_4core3ptr13drop_in_placeNtB4_3FooECs5_6kernel", "drop_in_place"),
+            ("_RNvCs_99x", "_RNvCs_99x"),
             ("_R", "_R"),
             ("_Z99x", "_Z99x"),
             ("fn.isra.0", "fn"),

@@ -5,7 +5,7 @@
 
 use kolumbo_case::{CrashReport, HeadlineKind, Passage};
 
-use crate::crash::{Named, group_of};
+use crate::crash::{Named, group_of, is_track};
 use crate::details::is_detail;
 use crate::dump::fill_parts;
 use crate::frame::parse_frame;
@@ -28,6 +28,7 @@ pub(crate) fn segment_end(text: &Text, named: &Named) -> usize {
         let line = text.lines[index].text.as_str();
         if n > 0
             && !line.contains("---[ end ")
+            && !is_track(line)
             && let Some(group) = group_of(line)
         {
             let panic = group.literal == "Kernel panic";

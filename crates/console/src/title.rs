@@ -36,13 +36,19 @@ pub(crate) fn normalise(title: &str) -> String {
     for (pattern, by) in rules {
         text = pattern.replace_all(&text, *by).into_owned();
     }
-    text = numbers(&text);
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut end = text.len().min(MAX_TITLE);
-    while !text.is_char_boundary(end) {
-        end -= 1;
+    sanitise(&numbers(&text))
+}
+
+/// What a title keeps: printable ASCII of its first bytes, and one blank where there are several.
+fn sanitise(title: &str) -> String {
+    let mut text = String::with_capacity(title.len().min(MAX_TITLE));
+    for byte in title.bytes().take(MAX_TITLE) {
+        let byte = if byte == b'\t' { b' ' } else { byte };
+        if (byte == b' ' || byte.is_ascii_graphic()) && !(byte == b' ' && text.ends_with([' '])) {
+            text.push(char::from(byte));
+        }
     }
-    text[..end].trim_end().to_owned()
+    text.trim().to_owned()
 }
 
 /// Numbers that stand alone or end a word that they count (`syz-executor7`, `testdir12`).
@@ -161,6 +167,9 @@ static TYPES: &[(&str, &str)] = &[
     ("BUG: unable to handle kernel NULL pointer dereference", "NULL-POINTER-DEREFERENCE"),
     ("BUG: unable to handle kernel paging request", "MEMORY_SAFETY_BUG"),
     ("BUG: unable to handle kernel access to user memory", "MEMORY_SAFETY_BUG"),
+    ("BUG: unable to handle kernel read from", "MEMORY_SAFETY_BUG"),
+    ("BUG: unable to handle kernel write to", "MEMORY_SAFETY_BUG"),
+    ("BUG: unable to handle kernel execute from", "MEMORY_SAFETY_BUG"),
     ("BUG: corrupted list", "MEMORY_SAFETY_BUG"),
     ("BUG: bad usercopy", "BUG"),
     ("kernel BUG", "BUG"),
@@ -209,7 +218,17 @@ static TYPES: &[(&str, &str)] = &[
     ("Alignment trap", "DoS"),
     ("trusty:", "DoS"),
     ("go runtime error", "DoS"),
+    ("panic: ", "DoS"),
     ("unregister_netdevice", "DoS"),
+    ("VFS: ", "DoS"),
+    ("segment not present", "DoS"),
+    ("invalid TSS", "DoS"),
+    ("alignment check", "DoS"),
+    ("control protection fault", "DoS"),
+    ("kernel stack overflow", "DoS"),
+    ("Oops in", "DoS"),
+    ("KCSAN:", "KCSAN-UNKNOWN"),
+    ("KFENCE:", "KFENCE-UNKNOWN"),
 ];
 
 /// The type of a crash, which follows from its title.
@@ -255,11 +274,12 @@ mod tests {
             ("stuck on CPU#1", "stuck on CPU"),
             ("ath10k USB", "ath10k USB"),
             ("ath10k 5 a", "ath10k NUM a"),
-            ("é 5", "é NUM"),
+            ("é 5\u{85}a", "NUMa"),
+            ("a  \t b", "a b"),
         ] {
             assert_eq!(normalise(raw), title);
         }
-        assert!(normalise(&"é".repeat(200)).len() <= MAX_TITLE);
+        assert_eq!(normalise(&"a ".repeat(200)).len(), MAX_TITLE - 1);
     }
 
     #[test]

@@ -125,7 +125,8 @@ fn held_at(line: &str) -> Option<&str> {
 
 /// The function of a kernel program counter, empty for a bare address.
 fn kernel_pc(line: &str) -> Option<String> {
-    if line.starts_with("IP:") && !line.contains('+') {
+    // A symboliser names what was inlined there, too; the function itself stands in the next line.
+    if line.starts_with("IP:") && !line.contains('+') || line.trim_end().ends_with("[inline]") {
         return None;
     }
     match parse_pc(line) {

@@ -78,6 +78,7 @@ fn traps() {
         ),
         ("stack segment: 0000 [#1] SMP", "stack segment fault", "DoS"),
         ("Oops: divide error: 0000 [#1] SMP", "divide error", "DoS"),
+        ("divide_error: 0000 [#1] PREEMPT SMP KASAN", "divide error", "DoS"),
         ("int3: 0000 [#1] SMP", "int3", "DoS"),
         ("invalid opcode: 0000 [#1] SMP", "invalid opcode", "DoS"),
         (
@@ -90,12 +91,16 @@ fn traps() {
         check(&dump(head, "foo_do", "bar"), &format!("{title} in foo_do"), crash_type);
         check(&dump(head, "memcpy", "foo_do"), &format!("{title} in foo_do"), crash_type);
     }
-    let guard = "BUG: TASK stack guard page was hit at ffffc90003e78ff8 (stack is x..y)\nkernel stack overflow (double-fault): 0000 [#1] SMP";
-    check(
-        &dump(guard, "foo_do", "foo_do foo_do"),
-        "BUG: stack guard page was hit in foo_ioctl",
-        "UNKNOWN",
-    );
+    for stack in ["", "TASK ", "IRQ ", "#DF ", "ENTRY_TRAMPOLINE "] {
+        let guard = format!(
+            "BUG: {stack}stack guard page was hit at ffffc90003e78ff8 (stack is x..y)\nkernel stack overflow (double-fault): 0000 [#1] SMP"
+        );
+        check(
+            &dump(&guard, "foo_do", "foo_do foo_do"),
+            "BUG: stack guard page was hit in foo_ioctl",
+            "UNKNOWN",
+        );
+    }
 }
 
 #[test]
@@ -128,6 +133,16 @@ fn assertions() {
             "MEMORY_SAFETY_BUG",
         ),
         (bug("fs/btrfs/ctree.h:3387"), "assertfail", "foo_do", "kernel BUG in foo_do", "BUG"),
+        (
+            format!(
+                "rust_kernel: panicked at drivers/foo.rs:12:5:\n{}",
+                bug("rust/helpers/bug.c:7")
+            ),
+            "rust_helper_BUG",
+            "_RNvCscSpY9Juk0HT_7___rustc17rust_begin_unwind _RNvNtCs43vyB533jt3_4core9panicking9panic_fmt _RNvNtCs43vyB533jt3_4core6option13unwrap_failed foo_do",
+            "kernel BUG in foo_do",
+            "BUG",
+        ),
     ] {
         check(&dump(&head, pc, callers), title, crash_type);
     }
@@ -173,6 +188,8 @@ fn warnings() {
             "WARNING: locking bug in foo_do",
             "LOCKDEP",
         ),
+        // What lockdep says of itself and of interrupt flags is no lock's fault.
+        ("kernel/locking/lockdep.c:5525", "check_flags", "", "WARNING in check_flags", "WARNING"),
         ("mm/util.c:597", "kvmalloc_node", "foo_do", "WARNING: kmalloc bug in foo_do", "WARNING"),
         (
             "mm/page_alloc.c:4455",
@@ -199,9 +216,15 @@ fn warnings() {
         check(&dump(&at(place, pc), pc, callers), title, crash_type);
         // Since v6.18 the place comes first.
         let head = format!("WARNING: {place} at {pc}+0x10/0x20, CPU#1: worker/1234");
-        if crash_type == "REFCOUNT_WARNING" || pc == "foo_do" {
-            check(&dump(&head, pc, callers), title, crash_type);
-        }
+        check(&dump(&head, pc, callers), title, crash_type);
+    }
+    // Without CONFIG_DEBUG_BUGVERBOSE no file is known.
+    for head in [
+        "WARNING: CPU: 1 PID: 1234 at foo_do+0x10/0x20",
+        "WARNING: at foo_do+0x10/0x20, CPU#1: worker/1234",
+        "WARNING: [a[0] == 0 && b] net/foo.c:12 at foo_do+0x10/0x20, CPU#1: worker/1234",
+    ] {
+        check(&dump(head, "foo_do", "bar"), "WARNING in foo_do", "WARNING");
     }
 }
 
@@ -220,6 +243,14 @@ fn sanitizers() {
         let log = kasan(what, "Read of size 8 at addr ffff88807a2d0000");
         check(&log, &format!("KASAN: {title} in foo_do"), crash_type);
     }
+    // A symboliser names what was inlined, too.
+    let inlined = kasan("slab-use-after-free", "Write of size 8 at addr ffff88807a2d0000")
+        .replacen(
+            "in memcpy",
+            "in a_read include/linux/a.h:68 [inline]\nBUG: KASAN: slab-use-after-free in memcpy",
+            1,
+        );
+    check(&inlined, "KASAN: slab-use-after-free Write in foo_do", "KASAN-USE-AFTER-FREE-WRITE");
     let twice = kasan("double-free", "Free of addr ffff88807a2d0000");
     check(&twice, "KASAN: invalid-free in foo_do", "KASAN-INVALID-FREE");
     for (what, inner, title, crash_type) in [
@@ -251,6 +282,7 @@ fn sanitizers() {
         frames("bar_do y")
     );
     check(&race, "KCSAN: data-race in foo_do / bar_do", "KCSAN-DATARACE");
+    check("BUG: KCSAN: data-race in", "KCSAN: data-race in", "KCSAN-DATARACE");
     for (what, checker, crash_type) in [
         ("shift-out-of-bounds", "__ubsan_handle_shift_out_of_bounds", "UBSAN"),
         ("array-index-out-of-bounds", "__ubsan_handle_out_of_bounds", "MEMORY_SAFETY_UBSAN"),
@@ -333,18 +365,38 @@ fn locks() {
         ("WARNING: bad unlock balance detected!", "worker/1234 is trying to release lock (&foo->lock) at:\n[<ffffffff88a2d000>] foo_do+0x10/0x20\nbut there are no more locks to release!".into(), "WARNING: bad unlock balance in foo_do", "LOCKDEP"),
         ("[ BUG: bad unlock balance detected! ]", "worker/1234 is trying to release lock (&foo->lock) at:\n[<ffffffff88a2d000>] foo_do+0x10/0x20".into(), "BUG: bad unlock balance in foo_do", "LOCKDEP"),
         ("WARNING: lock held when returning to user space!", format!("worker/1234 is leaving the kernel with locks still held!\n1 lock held by worker/1234:\n #0: {at}"), "WARNING: lock held when returning to user space in foo_do", "LOCKDEP"),
+        ("WARNING: worker/1234 still has locks held!", format!("1 lock held by worker/1234:\n #0: {at}"), "WARNING: still has locks held in foo_do", "LOCKDEP"),
+        ("[ BUG: worker/1234 still has locks held! ]", "1 lock held by worker/1234:\n #0:  (&foo->lock){+.+.+.}, at: [<ffffffff88a2d000>] foo_do+0x10/0x20".into(), "BUG: still has locks held in foo_do", "LOCKDEP"),
         ("WARNING: Nested lock was not taken", format!("worker/1234 is trying to lock:\n{at}"), "WARNING: nested lock was not taken in foo_do", "LOCKDEP"),
         ("[ BUG: Invalid wait context ]", format!("worker/1234 is trying to lock:\n{at}"), "WARNING: locking bug in foo_do", "LOCKDEP"),
         ("INFO: trying to register non-static key.", "The code is fine but needs lockdep annotation.".into(), "INFO: trying to register non-static key in foo_do", "UNKNOWN"),
     ] {
         check(&named(head, &middle), title, crash_type);
     }
-    for kind in ["bad magic", "recursion", "already unlocked", "lockup suspected"] {
+    // Lines of others in between, where nothing says whose they are.
+    let noise = "netlink: 8 bytes leftover after parsing attributes\n".repeat(60);
+    let head = "WARNING: possible recursive locking detected\n";
+    let log = named(head.trim(), &format!("worker/1234 is trying to acquire lock:\n{at}"));
+    check(
+        &log.replacen(head, &format!("{head}{noise}"), 1),
+        "possible deadlock in foo_do",
+        "LOCKDEP",
+    );
+    for kind in [
+        "spinlock bad magic",
+        "spinlock recursion",
+        "spinlock already unlocked",
+        "spinlock lockup suspected",
+        "spinlock trylock failure on UP",
+        "rwlock bad magic",
+        "rwlock wrong owner",
+        "rwlock cpu recursion",
+    ] {
         let log = stack(
-            &format!("BUG: spinlock {kind} on CPU#1, worker/1234"),
-            "spin_dump spin_bug do_raw_spin_lock _raw_spin_lock foo_do",
+            &format!("BUG: {kind} on CPU#1, worker/1234"),
+            "spin_dump spin_bug rwlock_bug do_raw_spin_lock _raw_spin_lock foo_do",
         );
-        check(&log, &format!("BUG: spinlock {kind} in foo_do"), "LOCKDEP");
+        check(&log, &format!("BUG: {kind} in foo_do"), "LOCKDEP");
     }
     for (head, callers, title, crash_type) in [
         (
@@ -398,22 +450,36 @@ fn memory() {
         "object_err free_to_partial_list kfree foo_do",
     );
     check(&again, "BUG: Object already free in foo_do", "UNKNOWN");
-    for (line, title) in [
+    let tracked = again.replacen(
+        "free\n",
+        "free\nINFO: Allocated in foo_alloc+0x29/0x90 age=1 cpu=1 pid=6024\n\tfoo_alloc+0x29/0x90\nINFO: Freed in foo_free+0x29/0x90 age=1 cpu=1 pid=6024\n\tfoo_free+0x29/0x90\nINFO: Slab 0xffffea0002d18440 objects=18 used=18\nINFO: Object 0xffff8800b46111c0 @offset=4544\n",
+        1,
+    );
+    check(&tracked, "BUG: Object already free in foo_do", "UNKNOWN");
+    let cached = stack(
+        "BUG: Bad page cache in process worker  pfn:12345",
+        "unaccount_page_cache_page __delete_from_page_cache foo_do",
+    );
+    check(&cached, "BUG: Bad page cache in foo_do", "UNKNOWN");
+    for (line, title, crash_type) in [
         (
             "BUG: Bad rss-counter state mm:ffff88807a2d0000 type:MM_ANONPAGES val:1",
             "BUG: Bad rss-counter state",
+            "UNKNOWN",
         ),
         (
             "BUG: non-zero pgtables_bytes on freeing mm: 4096",
             "BUG: non-zero pgtables_bytes on freeing mm",
+            "UNKNOWN",
         ),
-        ("VFS: Close: file count is 0", "VFS: Close: file count is zero (use-after-free)"),
+        ("VFS: Close: file count is 0", "VFS: Close: file count is zero (use-after-free)", "DoS"),
         (
             "VFS: Busy inodes after unmount of loop0. Self-destruct in 5 seconds.",
             "VFS: Busy inodes after unmount (use-after-free)",
+            "DoS",
         ),
     ] {
-        check(line, title, "UNKNOWN");
+        check(line, title, crash_type);
     }
 }
 
@@ -447,9 +513,74 @@ fn panics() {
     }
 }
 
+/// arm64 and riscv, whose faults have other words.
+#[test]
+fn other_machines() {
+    let arm64 = |head: &str| {
+        format!(
+            "{head}\nInternal error: Oops: 9600004f [#1] PREEMPT SMP\n{TASK}\npc : foo_do+0x10/0x20\nlr : bar+0x10/0x20\nCall trace:\n{}",
+            frames("foo_do bar el0_svc")
+        )
+    };
+    let riscv = |head: &str| {
+        format!(
+            "{head}\n{TASK}\nepc : foo_do+0x8/0x20\n ra : bar+0x6e/0x1000\n[<ffffffff01562008>] foo_do+0x8/0x20\n[<ffffffff0156206e>] bar+0x6e/0x1000\n"
+        )
+    };
+    for (log, title, crash_type) in [
+        (
+            arm64(
+                "Unable to handle kernel write to read-only memory at virtual address ffff000012345678",
+            ),
+            "BUG: unable to handle kernel write to read-only memory in foo_do",
+            "MEMORY_SAFETY_BUG",
+        ),
+        (
+            arm64(
+                "Unable to handle kernel access to user memory outside uaccess routines at virtual address 20",
+            ),
+            "BUG: unable to handle kernel access to user memory in foo_do",
+            "MEMORY_SAFETY_BUG",
+        ),
+        (
+            arm64("Bad mode in Synchronous Abort handler detected on CPU0, code 0x86000005"),
+            "Internal error in foo_do",
+            "DoS",
+        ),
+        (
+            riscv("Unable to handle kernel paging request at virtual address ff1f\nOops [#1]"),
+            "BUG: unable to handle kernel paging request in foo_do",
+            "MEMORY_SAFETY_BUG",
+        ),
+        (riscv("kernel BUG at net/foo.c:12!\nKernel BUG [#1]"), "kernel BUG in foo_do", "BUG"),
+    ] {
+        check(&log, title, crash_type);
+    }
+}
+
+/// Programs in Go on the same console.
+#[test]
+fn runtimes() {
+    for (log, title) in [
+        ("panic: failed to open 12\n\ngoroutine 1 [running]:", "panic: failed to open NUM"),
+        ("fatal error: concurrent map writes\n\ngoroutine 7 [running]:", "go runtime error"),
+        ("fatal error: all goroutines are asleep - deadlock!", "go runtime error"),
+    ] {
+        let report = &read(log.as_bytes()).reports[0];
+        assert_eq!((report.title.as_str(), report.crash_type.as_str()), (title, "DoS"));
+        assert!(!report.corrupted);
+    }
+}
+
 #[test]
 fn no_report() {
     for line in [
+        "INFO: task a:12 <reader> blocked on an rw-semaphore likely owned by task b:13 <writer>",
+        "INFO: task a:12 is blocked on a mutex likely owned by task b:13.",
+        "rmt_storage:INFO: main: done with init",
+        "ALSA: seq fatal error: cannot create timer (-22)",
+        "[drm:sde_dbg_init:3432] xlog_status: enable:0, panic: 1, dump:2",
+        "skbuff: skb_over_panic: text:ffffffff8361ffaf len:120 put:60",
         "INFO: lockdep is turned off.",
         "INFO: NMI handler (perf_event_nmi_handler) took too long to run: 1.5 msecs",
         "WARNING: The mand mount option has been deprecated and",

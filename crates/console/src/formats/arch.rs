@@ -17,7 +17,8 @@ static FAULT: &[Format] = &[
     .alts(BAD_ACCESS),
     Format::new(
         Oops,
-        r"Unable to handle kernel ([a-z ]+) at",
+        // arch/arm64/mm/fault.c: also what may not be read, written or executed.
+        r"Unable to handle kernel ([a-z \-]+) at",
         "BUG: unable to handle kernel {1} in {frame}",
         &AT_PC,
     )
@@ -131,7 +132,8 @@ macro_rules! trap {
     };
 }
 
-trap!(DIVIDE, r"divide error: ", "divide error in {frame}");
+// v5.8 spelled its name like that of the handler (arch/x86/kernel/traps.c).
+trap!(DIVIDE, r"divide[ _]error: ", "divide error in {frame}");
 trap!(OPCODE, r"invalid opcode: ", "invalid opcode in {frame}");
 trap!(BREAKPOINT, r"int3: ", "int3 in {frame}");
 trap!(SEGMENT, r"stack segment: ", "stack segment fault in {frame}");
@@ -139,7 +141,6 @@ trap!(PRESENT, r"segment not present: ", "segment not present in {frame}");
 trap!(TSS, r"invalid TSS: ", "invalid TSS in {frame}");
 trap!(ALIGN, r"alignment check: ", "alignment check in {frame}");
 trap!(CONTROL, r"control protection fault", "control protection fault in {frame}");
-trap!(MODE, r"Bad mode in ", "Bad mode in {frame}");
 trap!(OOPS, r"Oops: .*\[#", "Oops in {frame}");
 
 static REBOOT: &[Format] =
@@ -164,6 +165,11 @@ static FUZZER_DIED: &[Format] =
 
 static GO: &[Format] =
     &[Format::plain(Other, r"goroutine \d+ \[running\]", "go runtime error").stackless()];
+
+// The Go runtime (runtime/panic.go): what it cannot go on from, and what nobody recovered from.
+static GO_FATAL: &[Format] =
+    &[Format::plain(Other, r"fatal error: ", "go runtime error").stackless()];
+static GO_PANIC: &[Format] = &[Format::plain(Other, r"panic: (.*)", "panic: {1}").stackless()];
 
 // fs/super.c, generic_shutdown_super(): the inodes are used behind their super block.
 static BUSY_INODES: &[Format] = &[Format::plain(
@@ -217,6 +223,7 @@ pub(super) static GROUPS: &[Group] = &[
     Group { literal: "Unhandled fault:", formats: UNHANDLED, not: &[] },
     Group { literal: "Alignment trap:", formats: ALIGNMENT, not: &[] },
     Group { literal: "divide error:", formats: DIVIDE, not: &[] },
+    Group { literal: "divide_error: ", formats: DIVIDE, not: &[] },
     Group { literal: "invalid opcode:", formats: OPCODE, not: &[] },
     Group { literal: "int3: ", formats: BREAKPOINT, not: &[r"point3: "] },
     Group { literal: "stack segment: ", formats: SEGMENT, not: &[] },
@@ -224,13 +231,15 @@ pub(super) static GROUPS: &[Group] = &[
     Group { literal: "invalid TSS: ", formats: TSS, not: &[] },
     Group { literal: "alignment check: ", formats: ALIGN, not: &[] },
     Group { literal: "control protection fault", formats: CONTROL, not: &[] },
-    Group { literal: "Bad mode in ", formats: MODE, not: &[] },
     Group { literal: "Oops: ", formats: OOPS, not: &[] },
     Group { literal: "Booting the kernel", formats: REBOOT, not: &[] },
     Group { literal: "panic (caller ", formats: TRUSTY, not: &[] },
     Group { literal: "SYZFAIL: ", formats: FUZZER_FAILED, not: &[] },
     Group { literal: "SYZFATAL: ", formats: FUZZER_DIED, not: &[] },
     Group { literal: "goroutine ", formats: GO, not: &[] },
+    // Drivers of sound and of displays say the same in the middle of their lines.
+    Group { literal: "fatal error: ", formats: GO_FATAL, not: &[r"\S.*fatal error: "] },
+    Group { literal: "panic: ", formats: GO_PANIC, not: &[r"\S.*panic: "] },
     Group { literal: "VFS: Busy inodes after unmount", formats: BUSY_INODES, not: &[] },
     Group { literal: "VFS: Close: file count is 0", formats: CLOSED_FILE, not: &[] },
     Group { literal: "): Object already free", formats: SLAB, not: &[] },

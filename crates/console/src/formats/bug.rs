@@ -125,35 +125,39 @@ static USERCOPY: Recipe = Recipe {
 };
 
 static BUG: &[Format] = &[
-    Format::new(Kasan, r"BUG: KASAN: (?:double-free or invalid-free|double-free|invalid-free) in {fn}", "KASAN: invalid-free in {frame}", &NAMED_OR_TRACE)
+    Format::new(Kasan, r"BUG: KASAN: (?:double-free or invalid-free|double-free|invalid-free) {in}{fn}", "KASAN: invalid-free in {frame}", &NAMED_OR_TRACE)
         .alts(&["invalid-free in {frame}"]),
-    Format::new(Kasan, r"BUG: KASAN: ([a-z\-]+) in {fn}.*\n(?:.*\n){0,16}?\s*(Read|Write) (?:of size|at addr)", "KASAN: {1} {3} in {frame}", &NAMED_OR_TRACE_2)
+    Format::new(Kasan, r"BUG: KASAN: ([a-z\-]+) {in}{fn}.*\n(?s:.*?)(Read|Write) (?:of size|at addr)", "KASAN: {1} {3} in {frame}", &NAMED_OR_TRACE_2)
         .alts(BAD_ACCESS),
-    Format::new(Kasan, r"BUG: KASAN: ([a-z\-]+) on address .*\n\s*(Read|Write) of size(?s:.*?)Call [Tt]race", "KASAN: {1} {2} in {frame}", &IN_TRACE)
+    Format::new(Kasan, r"BUG: KASAN: ([a-z\-]+) on address (?s:.*?)(Read|Write) of size(?s:.*?)Call [Tt]race", "KASAN: {1} {2} in {frame}", &IN_TRACE)
         .alts(BAD_ACCESS),
-    Format::plain(Kasan, r"BUG: KASAN: ([a-z\-]+) on address .*\n\s*(Read|Write) (?:of size|at addr)", "KASAN: {1} {2}").corrupted(),
+    Format::plain(Kasan, r"BUG: KASAN: ([a-z\-]+) on address (?s:.*?)(Read|Write) (?:of size|at addr)", "KASAN: {1} {2}").corrupted(),
     Format::plain(Kasan, r"BUG: KASAN: (.*)", "KASAN: {1}").corrupted(),
-    Format::new(Kmsan, r"BUG: KMSAN: (kernel-usb-infoleak) in {fn}", "KMSAN: {1} in {frame}", &LEAKED_TO_USB).alts(&["KMSAN origin in {origin}"]),
-    Format::new(Kmsan, r"BUG: KMSAN: uninit-value in {fn}", "KMSAN: uninit-value in {frame}", &NAMED_OR_BELOW).alts(BAD_ACCESS),
-    Format::new(Kmsan, r"BUG: KMSAN: ([a-z\-]+) in {fn}", "KMSAN: {1} in {frame}", &NAMED_OR_BELOW_2).alts(BAD_ACCESS),
+    Format::new(Kmsan, r"BUG: KMSAN: (kernel-usb-infoleak) {in}{fn}", "KMSAN: {1} in {frame}", &LEAKED_TO_USB).alts(&["KMSAN origin in {origin}"]),
+    Format::new(Kmsan, r"BUG: KMSAN: uninit-value {in}{fn}", "KMSAN: uninit-value in {frame}", &NAMED_OR_BELOW).alts(BAD_ACCESS),
+    Format::new(Kmsan, r"BUG: KMSAN: ([a-z\-]+) {in}{fn}", "KMSAN: {1} in {frame}", &NAMED_OR_BELOW_2).alts(BAD_ACCESS),
     Format::plain(Kmsan, r"BUG: KMSAN: (.*)", "KMSAN: {1}").corrupted(),
     Format::plain(Kcsan, r"BUG: KCSAN: (data-race|assert: race) in {fn} / {fn}", "KCSAN: {1} in {2} / {3}").stackless(),
     Format::new(Kcsan, r"BUG: KCSAN: (data-race|assert: race) in {fn}", "KCSAN: {1} in {frame}", &NAMED_OR_TRACE_2).capture(2).stackless(),
-    Format::new(Kfence, r"BUG: KFENCE: ((?:use-after-free|out-of-bounds|invalid) (?:read|write)) in {fn}", "KFENCE: {1} in {frame}", &NAMED_OR_BELOW_2).alts(BAD_ACCESS),
-    Format::new(Kfence, r"BUG: KFENCE: (invalid free) in {fn}", "KFENCE: {1} in {frame}", &NAMED_OR_BELOW_2).alts(&["invalid-free in {frame}"]),
-    Format::new(Kfence, r"BUG: KFENCE: ([a-z \-]+) in {fn}", "KFENCE: {1} in {frame}", &NAMED_OR_BELOW_2),
+    Format::plain(Kcsan, r"BUG: KCSAN: (.*)", "KCSAN: {1}").stackless(),
+    Format::new(Kfence, r"BUG: KFENCE: ((?:use-after-free|out-of-bounds|invalid) (?:read|write)) {in}{fn}", "KFENCE: {1} in {frame}", &NAMED_OR_BELOW_2).alts(BAD_ACCESS),
+    Format::new(Kfence, r"BUG: KFENCE: (invalid free) {in}{fn}", "KFENCE: {1} in {frame}", &NAMED_OR_BELOW_2).alts(&["invalid-free in {frame}"]),
+    Format::new(Kfence, r"BUG: KFENCE: ([a-z \-]+) {in}{fn}", "KFENCE: {1} in {frame}", &NAMED_OR_BELOW_2),
+    Format::plain(Kfence, r"BUG: KFENCE: (.*)", "KFENCE: {1}").corrupted(),
     Format::new(Oops, r"BUG: unable to handle (?:kernel paging request|page fault for address|kernel page fault)|BUG: Unable to handle kernel (?:data access|instruction fetch)", "BUG: unable to handle kernel paging request in {frame}", &AT_PC)
         .alts(BAD_ACCESS),
     Format::new(Oops, r"BUG: (?:unable to handle )?[kK]ernel NULL pointer dereference", "BUG: unable to handle kernel NULL pointer dereference in {frame}", &AT_PC)
         .alts(BAD_ACCESS),
     Format::plain(Oops, r"BUG: unable to handle kernel", "BUG: unable to handle kernel").corrupted().stackless(),
-    Format::new(Lockdep, r"BUG: spinlock (lockup suspected|already unlocked|recursion|bad magic|wrong owner|wrong CPU)", "BUG: spinlock {1} in {frame}", &IN_TRACE),
-    Format::new(Lockdep, r"BUG: rwlock (?:lockup|wrong owner|bad magic|recursion|cpu recursion)?", "BUG: rwlock bad magic in {frame}", &IN_TRACE),
+    // kernel/locking/spinlock_debug.c
+    Format::new(Lockdep, r"BUG: (spinlock|rwlock) (lockup suspected|lockup|already unlocked|recursion|cpu recursion|bad magic|wrong owner|wrong CPU|trylock failure on UP)", "BUG: {1} {2} in {frame}", &IN_TRACE),
     Format::new(SoftLockup, r"BUG: soft lockup", "BUG: soft lockup in {frame}", &LOCKUP).alts(&["stall in {frame}"]),
+    Format::new(Lockdep, r"BUG: .*still has locks held!", "BUG: still has locks held in {frame}", &NAMED_OR_TRACE).behind(STILL_HELD),
     Format::new(Lockdep, r"BUG: .*still has locks held!", "BUG: still has locks held in {frame}", &IN_TRACE),
     Format::new(Lockdep, r"BUG: bad unlock balance detected!", "BUG: bad unlock balance in {frame}", &RELEASED).behind(TO_RELEASE),
     Format::new(Lockdep, r"BUG: bad unlock balance detected!", "BUG: bad unlock balance in {frame}", &NO_WAY),
     Format::new(Lockdep, r"BUG: held lock freed!", "BUG: held lock freed in {frame}", &NAMED_OR_TRACE).behind(STILL_HELD),
+    Format::new(Lockdep, r"BUG: held lock freed!", "BUG: held lock freed in {frame}", &NO_WAY),
     Format::new(Lockdep, r"BUG: lock held when returning to user space!", "BUG: lock held when returning to user space in {frame}", &NO_WAY).behind(LEAVES_WITH).capture(1).stackless(),
     Format::new(Lockdep, r"BUG: workqueue leaked (lock or atomic|atomic, lock or RCU)", "BUG: workqueue leaked {1} in {frame}", &NO_WAY).behind(&[("last function: ", 15)]).capture(2).stackless(),
     // Since v6.11 the name stands behind the counters.
@@ -170,12 +174,12 @@ static BUG: &[Format] = &[
     Format::new(BadPageState, r"BUG: Bad page (state|cache)", "BUG: Bad page {1} in {frame}", &BAD_PAGE),
     Format::plain(Other, r"BUG: Dentry .* still in use \(\d+\) \[unmount of (.*)\]", "BUG: Dentry still in use [unmount of {1}]"),
     Format::plain(WorkqueueLockup, r"BUG: workqueue lockup", "BUG: workqueue lockup").stackless(),
-    Format::new(Oops, r"BUG: (?:TASK |IRQ )?stack guard page was hit", "BUG: stack guard page was hit in {frame}", &STACK_OVERFLOW).alts(&["stack-overflow in {frame}"]),
+    Format::new(Oops, r"BUG: (?:[#A-Z_0-9]+ )?stack guard page was hit", "BUG: stack guard page was hit in {frame}", &STACK_OVERFLOW).alts(&["stack-overflow in {frame}"]),
     Format::plain(Lockdep, r"BUG: (MAX_LOCKDEP_[A-Z_]+|MAX_STACK_TRACE_ENTRIES|MAX_LOCK_DEPTH) too low", "BUG: {1} too low!").stackless(),
     Format::new(MemoryLeak, r"BUG: memory leak", "memory leak in {frame}", &LEAKED),
     Format::plain(Other, r"BUG:\s*(?:\n|$)", "BUG: corrupted").corrupted(),
     // What should follow is missing.
-    Format::plain(Lockdep, r"BUG: (bad unlock balance detected!|held lock freed!|lock held when returning to user space!)", "BUG: {1}").corrupted(),
+    Format::plain(Lockdep, r"BUG: (lock held when returning to user space!)", "BUG: {1}").corrupted(),
     Format::plain(Other, r"BUG: (.*)", "BUG: {1}").stackless(),
 ];
 
@@ -201,9 +205,27 @@ static BAD_PAGE: Recipe = Recipe {
         "skb_reason",
         "^skb_release",
         "^kfree_skb",
+        "page_cache",
+        "^filemap_unaccount",
+        "filemap_remove",
         "^consume_skb",
         "^rmqueue",
         "^prep_new",
+    ],
+    take: Take::First,
+};
+
+/// A panic of Rust ends in a `BUG()` of its own (rust/helpers/bug.c), behind the core library's
+/// way there.
+static ASSERTED: Recipe = Recipe {
+    ways: AT_PC.ways,
+    skip: &[
+        "rust_helper_",
+        "rust_begin_unwind",
+        "^unwrap_failed$",
+        "^expect_failed$",
+        "_index_len_fail$",
+        "_index_order_fail$",
     ],
     take: Take::First,
 };
@@ -226,7 +248,7 @@ static KERNEL_BUG: &[Format] = &[
         KernelBug,
         r"(?:kernel|Kernel) BUG (?:at|\[verbose)",
         "kernel BUG in {frame}",
-        &AT_PC,
+        &ASSERTED,
     ),
 ];
 
@@ -247,7 +269,8 @@ pub(super) static GROUPS: &[Group] = &[
         not: &[r"DEBUG:", r"\bno (?:known )?BUG:", r"BUG: no syscalls can create"],
     },
     Group { literal: "kernel BUG", formats: KERNEL_BUG, not: &[] },
-    Group { literal: "Kernel BUG", formats: KERNEL_BUG, not: &[] },
+    // arch/riscv/kernel/traps.c: die() goes on behind "kernel BUG at".
+    Group { literal: "Kernel BUG", formats: KERNEL_BUG, not: &[r"Kernel BUG \[#"] },
     Group { literal: "unreferenced object", formats: KMEMLEAK, not: &[] },
     Group { literal: "unregister_netdevice: waiting for", formats: BLOCKED, not: &[] },
 ];

@@ -110,7 +110,7 @@ static INFO: &[Format] = &[
     ),
     Format::new(
         Lockdep,
-        r"INFO: suspicious RCU usage\.? \](?:.*\n){1,4}?-+\n.*{src}",
+        r"INFO: suspicious RCU usage.*\n(?s:.*?){src}",
         "INFO: suspicious RCU usage in {frame}",
         &RCU_USED,
     ),
@@ -134,7 +134,7 @@ static INFO: &[Format] = &[
         &HUNG,
     )
     .alts(&["hang in {frame}"]),
-    Format::plain(Other, r"INFO:\s*$", "INFO: corrupted").corrupted(),
+    Format::plain(Other, r"INFO:\s*(?:\n|$)", "INFO: corrupted").corrupted(),
     Format::plain(Other, r"INFO: (.*)", "INFO: {1}").corrupted(),
 ];
 
@@ -177,8 +177,9 @@ pub(super) static GROUPS: &[Group] = &[
             // Of the fuzzer, about what the kernel lacks.
             r"INFO: no syscalls can create",
             r"INFO: sys_\S* is not present in",
-            r"INFO: task .* is blocked on a",
-            r"INFO: (?:Slab|Object) 0x",
+            // kernel/hung_task.c, debug_show_blocker(): what a task that hangs waits for.
+            r"INFO: task .* blocked on an? ",
+            r"rmt_storage:INFO:",
         ],
     },
     Group { literal: "atchdog detected hard LOCKUP", formats: HARD, not: &[] },

@@ -27,7 +27,7 @@ pub(crate) struct Group {
 /// How one kind of crash is recognised and named.
 pub(crate) struct Format {
     /// Pattern over the crash's text, which begins at the headline. `{fn}` stands for a captured
-    /// function, `{src}` for `file.c:123`.
+    /// function, `{src}` for `file.c:123`, `{in}` for the `in` before a function.
     pub pattern: &'static str,
     /// Words that must follow, in this order, each within so many lines of what was found before. The
     /// function behind the last of them is one more capture. Lines are counted here and not in the
@@ -214,6 +214,8 @@ impl CompiledGroup {
 
 fn compile(pattern: &str) -> Regex {
     let expanded = pattern
+        // A symboliser repeats the headline for each function that was inlined at its place.
+        .replace("{in}", r"in (?:.*\[inline\].*\n.*BUG: K[A-Z]+: [a-z \-]+ in )*")
         .replace("{fn}", r"([a-zA-Z_][a-zA-Z0-9_$.]*)")
         .replace("{src}", r"[-a-zA-Z0-9_./]+\.[a-zA-Z]{1,3}:\d+");
     Regex::new(&expanded).unwrap_or_else(|e| panic!("the pattern table holds a bad pattern: {e}"))

@@ -64,18 +64,21 @@ warned!(
 );
 warned!(COPIED, "usercopy", "^__check", "^check_", "^__copy", "^_copy", "^copy_");
 
+/// Lines of others may stand between those of a report that has no callers.
+const BELOW: usize = 400;
+
 /// What lockdep says below its headlines (kernel/locking/lockdep.c): who takes, releases or keeps a
 /// lock, and where.
 pub(super) const TO_ACQUIRE_LOCK: &[(&str, usize)] =
-    &[("is trying to acquire lock", 30), ("at: ", 10)];
-pub(super) const TO_ACQUIRE: &[(&str, usize)] = &[("is trying to acquire", 30), ("at: ", 10)];
+    &[("is trying to acquire lock", BELOW), ("at: ", BELOW)];
+pub(super) const TO_ACQUIRE: &[(&str, usize)] = &[("is trying to acquire", BELOW), ("at: ", BELOW)];
 pub(super) const CHANGED: &[(&str, usize)] =
-    &[("just changed the state of lock", 30), ("at: ", 10)];
-pub(super) const TAKES: &[(&str, usize)] = &[("takes", 30), ("at: ", 10)];
-pub(super) const TO_RELEASE: &[(&str, usize)] = &[("is trying to release lock", 15), ("", 5)];
-pub(super) const STILL_HELD: &[(&str, usize)] = &[("at: ", 15)];
+    &[("just changed the state of lock", BELOW), ("at: ", BELOW)];
+pub(super) const TAKES: &[(&str, usize)] = &[("takes", BELOW), ("at: ", BELOW)];
+pub(super) const TO_RELEASE: &[(&str, usize)] = &[("is trying to release lock", 15), ("", 15)];
+pub(super) const STILL_HELD: &[(&str, usize)] = &[("at: ", BELOW)];
 pub(super) const LEAVES_WITH: &[(&str, usize)] =
-    &[("leaving the kernel with locks still held", 15), ("at: ", 5)];
+    &[("leaving the kernel with locks still held", BELOW), ("at: ", BELOW)];
 
 static WARNING: &[Format] = &[
     Format::new(
@@ -110,7 +113,7 @@ static WARNING: &[Format] = &[
     ),
     Format::new(
         Lockdep,
-        r"WARNING: .*kernel/locking/lockdep\.c.*",
+        r"WARNING: .*kernel/locking/lockdep\.c.*lock_",
         "WARNING: locking bug in {frame}",
         &LOCKED,
     ),
@@ -122,7 +125,7 @@ static WARNING: &[Format] = &[
     ),
     Format::new(
         Warning,
-        r"WARNING: .*mm/[^ ]*\.c:\d+ (?:k.?malloc|vmalloc)",
+        r"WARNING: .*mm/[^ ]*\.c:\d+ (?:at )?k.?.?malloc",
         "WARNING: kmalloc bug in {frame}",
         &ALLOCATED,
     ),
@@ -133,8 +136,16 @@ static WARNING: &[Format] = &[
         &SUBMITTED,
     ),
     Format::new(Warning, r"WARNING: .*(?:CPU|cpu).* at {src}", "WARNING in {frame}", &WARNED),
-    Format::new(Warning, r"WARNING: {src} at {fn}", "WARNING in {frame}", &WARNED),
+    // CONFIG_DEBUG_BUGVERBOSE_DETAILED puts the condition before the place.
+    Format::new(Warning, r"WARNING: (?:\[.*\] )?{src} at {fn}", "WARNING in {frame}", &WARNED),
     Format::new(Warning, r"WARNING: at {src}", "WARNING in {frame}", &WARNED),
+    // Without CONFIG_DEBUG_BUGVERBOSE, and where clang's CFI warns, no file is known.
+    Format::new(
+        Warning,
+        r"WARNING: (?:CPU: \d+ PID: \d+ )?at {fn}\+0x",
+        "WARNING in {frame}",
+        &WARNED,
+    ),
     Format::new(
         Lockdep,
         r"WARNING: possible circular locking dependency detected",
@@ -167,7 +178,7 @@ static WARNING: &[Format] = &[
     ).behind(TAKES),
     Format::new(
         Lockdep,
-        r"WARNING: suspicious RCU usage\n(?:.*\n){1,4}?-+\n(?:.*\n){0,2}?.*{src}",
+        r"WARNING: suspicious RCU usage.*\n(?s:.*?){src}",
         "WARNING: suspicious RCU usage in {frame}",
         &RCU_USED,
     ),
@@ -197,11 +208,23 @@ static WARNING: &[Format] = &[
     .behind(TO_RELEASE),
     Format::new(
         Lockdep,
+        r"WARNING: bad unlock balance detected!",
+        "WARNING: bad unlock balance in {frame}",
+        &NO_WAY,
+    ),
+    Format::new(
+        Lockdep,
         r"WARNING: held lock freed!",
         "WARNING: held lock freed in {frame}",
         &NAMED_OR_TRACE,
     )
     .behind(STILL_HELD),
+    Format::new(
+        Lockdep,
+        r"WARNING: held lock freed!",
+        "WARNING: held lock freed in {frame}",
+        &NO_WAY,
+    ),
     Format::new(
         Lockdep,
         r"WARNING: [Nn]ested lock was not taken",
@@ -221,9 +244,16 @@ static WARNING: &[Format] = &[
         Lockdep,
         r"WARNING: .*still has locks held!",
         "WARNING: still has locks held in {frame}",
+        &NAMED_OR_TRACE,
+    )
+    .behind(STILL_HELD),
+    Format::new(
+        Lockdep,
+        r"WARNING: .*still has locks held!",
+        "WARNING: still has locks held in {frame}",
         &IN_TRACE,
     ),
-    Format::plain(Lockdep, r"WARNING: (suspicious RCU usage|possible circular locking dependency detected|possible recursive locking detected|possible irq lock inversion dependency detected|inconsistent lock state|bad unlock balance detected!|held lock freed!|lock held when returning to user space!)\s*\n", "WARNING: {1}").corrupted(),
+    Format::plain(Lockdep, r"WARNING: (suspicious RCU usage|possible circular locking dependency detected|possible recursive locking detected|possible irq lock inversion dependency detected|.*-> .*lock order detected|inconsistent lock state|lock held when returning to user space!)\s*\n", "WARNING: {1}").corrupted(),
     Format::plain(Warning, r"WARNING:\s*(?:\n|$)", "WARNING: corrupted").corrupted(),
     Format::plain(Warning, r"WARNING: (.*)", "WARNING: {1}").stackless(),
 ];
@@ -281,7 +311,6 @@ pub(super) static GROUPS: &[Group] = &[Group {
         r"WARNING: [Tt]he mand mount option",
         r"(?i)wireless extensions which will stop",
         r"WARNING: Reset corrupted AGFL",
-        r"WARNING: bad unlock balance detected!\s*\]",
         r"WARNING: Unprivileged eBPF is enabled",
         r"WARNING: fbcon: Driver",
         r"WARNING: See https?:",
