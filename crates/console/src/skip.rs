@@ -69,7 +69,7 @@ static HELPERS: &[&[&str]] = &[
         "double_fault", "divide_error", "^do_int3", "^int3$", "fault_in_kernel", "kernel_fault", "do_DataAbort", "do_translation_fault",
         "do_mem_abort", "el1_abort", "el1_da", "el1_sync", "el1h_64", "^do_sea$", "do_bad_area", "do_undefinstr",
         "do_debug_exception", "brk_handler", "call_break_hook", "el1_dbg", "el1_brk", "el1_undef", "program_check", "notify_die",
-        "do_alignment", "do_tag_", "pgm_check", "^monitor_event_exception$", "^illegal_op$", "^handle_exception$", "^do_bp$", "^handle_bp", "^do_ade$", "^handle_ade", "^do_ri$", "^handle_ri$", "^handle_ri_int$", "_indirect_thunk_"],
+        "do_alignment", "do_tag_", "pgm_check", "^monitor_event_exception$", "^illegal_op$", "^handle_exception$", "^do_bp$", "^handle_bp", "^do_ade$", "^handle_ade", "^do_ri$", "^handle_ri$", "^handle_ri_int$", "_indirect_thunk_", "_return_thunk", "^srso_", "^clear_bhb_"],
     // Allocators: mm/sl?b.c, mm/page_alloc.c, mm/vmalloc.c, mm/util.c.
     &["kmalloc", "calloc", "zalloc", "vmalloc", "krealloc", "kvrealloc", "vrealloc",
         "kmem_cache", "^cache_alloc", "^__cache_alloc", "^____cache_alloc", "^__do_cache_alloc", "allocate_slab", "alloc_slab", "new_slab", "slab_", "free_to_partial", "put_cpu_partial",
@@ -79,7 +79,7 @@ static HELPERS: &[&[&str]] = &[
         "memdup", "kstrdup", "strndup", "kasprintf", "kvasprintf", "kmemleak", "^create_object", "^__create_object", "^cache_grow", "^cache_free"],
     // Memory, strings and numbers: lib/string.c, lib/vsprintf.c, lib/usercopy.c, lib/iov_iter.c, lib/crc*.c.
     &["memcpy", "memset", "memmove", "memcmp", "memchr", "memscan", "memzero", "^bcmp$", "strcpy", "strncpy", "strlcpy", "strscpy",
-        "strcat", "strncat", "strlcat", "strcmp", "strncmp", "strcasecmp", "strncasecmp", "strlen", "strnlen", "strchr", "strrchr", "strnchr",
+        "strcat", "strncat", "strlcat", "^strcmp", "^strncmp", "^strcasecmp", "^strncasecmp", "^__pi_str", "memneq", "strlen", "strnlen", "strchr", "strrchr", "strnchr",
         "strstr", "strnstr", "strpbrk", "strcspn", "^kstrto", "^_kstrto", "^_parse_integer", "sscanf", "^simple_strto", "^strspn", "^strsep", "^strim", "nla_str", "^string$", "string_nocheck", "^pointer$", "^number$", "snprintf", "scnprintf", "sprintf$",
         "symbol_string", "hex_string", "hex_dump", "hex_number", "widen_string", "resource_string", "bitmap_string", "bitmap_list_string", "escaped_string", "flags_string", "time_and_date",
         "ip6_addr_string", "ip4_addr_string", "ip6_string", "ip4_string", "ip6_compressed_string", "ip_addr_string", "mac_address_string", "uuid_string", "^dentry_name$", "^format_decode$", "^put_dec",

@@ -109,12 +109,8 @@ pub(crate) fn shown_name(function: &str) -> &str {
 /// does not end, a CPU that does not answer. Only hangs are named so.
 pub(crate) fn hang_name<'a>(function: &'a str, take: &Take) -> &'a str {
     match take {
-        Take::Waiter
-            if function.starts_with("synchronize_") || function == "__synchronize_srcu" =>
-        {
-            "synchronize_rcu"
-        }
-        Take::Entry if function.starts_with("smp_call_function") => "smp_call_function",
+        Take::Waiter if function.contains("synchronize_") => "synchronize_rcu",
+        Take::Entry if function.contains("smp_call_function") => "smp_call_function",
         _ => function,
     }
 }
@@ -273,6 +269,9 @@ mod tests {
     fn hangs_have_one_name() {
         assert_eq!(hang_name("synchronize_sched", &Take::Waiter), "synchronize_rcu");
         assert_eq!(hang_name("smp_call_function_single", &Take::Entry), "smp_call_function");
+        assert_eq!(hang_name("__synchronize_srcu", &Take::Waiter), "synchronize_rcu");
+        let interrupt = "generic_smp_call_function_single_interrupt";
+        assert_eq!(hang_name(interrupt, &Take::Entry), "smp_call_function");
         assert_eq!(hang_name("smp_call_function_single", &Take::First), "smp_call_function_single");
     }
 

@@ -71,7 +71,8 @@ static GUILTY: &[&str] = &[
      xfs_trans_read_buf_map gfs2_setbit gfs2_glock_put gfs2_rgrp_dump gfs2_evict_inode \
      ocfs2_claim_suballoc_bits ocfs2_reserve_suballoc_bits ocfs2_set_new_buffer_uptodate \
      jfs_truncate_nolock dbAllocBits dbFindLeaf diNewExt txEnd lmLogSync hfs_bnode_read \
-     hfs_find_init hfsplus_block_allocate hfsplus_bnode_dump ntfs_read_inode_mount \
+     hfs_find_init hfs_strcmp \
+     hfsplus_strcasecmp hfsplus_block_allocate hfsplus_bnode_dump ntfs_read_inode_mount \
      ntfs_attr_find mi_enum_attr ni_write_inode run_unpack wnd_init exfat_set_entry \
      exfat_clear_bitmap exfat_test_bitmap fat_mirror_bhs fat12_ent_put udf_bitmap_new_block \
      udf_setsize udf_close_lvid nilfs_segctor_do_construct nilfs_set_link \
@@ -217,7 +218,8 @@ static SKIPPED: &[&str] = &[
      el1h_64_sync_handler el1h_64_sync el1_dbg el1_brk64 brk_handler call_break_hook \
      do_debug_exception do_trap_break do_tag_check_fault __do_kernel_fault die_kernel_fault \
      do_bad_area program_check_exception notify_die do_undefinstr __x86_indirect_thunk_rax \
-     __x86_indirect_thunk_array",
+     __x86_indirect_thunk_array srso_alias_return_thunk \
+     __x86_return_thunk srso_safe_ret __pi_strcmp __crypto_memneq",
     // Allocators.
     "kmalloc __kmalloc __kmalloc_noprof __kmalloc_cache_noprof kmalloc_trace kmalloc_large \
      ___kmalloc_large_node __kmalloc_node_track_caller_noprof kmalloc_order kmalloc_order_trace \
