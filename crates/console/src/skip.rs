@@ -58,8 +58,8 @@ static HELPERS: &[&[&str]] = &[
     // Dumping a stack and reporting: lib/dump_stack.c, kernel/panic.c, lib/bug.c, mm/kasan/report.c.
     &["dump_stack", "show_stack", "dump_backtrace", "show_regs", "^dump_page", "^__dump_page", "panic", "printk", "warn_slowpath",
         "warn_alloc", "warn_bogus", "^__warn", "report_bug", "fixup_bug", "bug_handler", "handle_bug", "print_report",
-        "print_address_description", "print_*_bug", "print_lock", "print_bad_pte", "object_err", "print_trailer", "check_panic_on_warn", "^end_report$", "get_taint$",
-        "stack_trace_save", "stack_trace_consume", "arch_stack_walk", "stack_depot", "fortify_",
+        "print_address_description", "print_*_bug", "^print_bad_irq_dependency", "^print_irqtrace", "print_lock", "print_bad_pte", "object_err", "print_trailer", "check_panic_on_warn", "^end_report$", "get_taint$",
+        "stack_trace_save", "^save_stack", "^__save_stack", "^save_trace", "stack_trace_consume", "arch_stack_walk", "stack_depot", "fortify_",
         "print_tainted", "walk_stackframe", "unwind_frame", "unwind_backtrace", "__stack_chk_fail", "assertfail", "assfail", "va_format", "^die$", "^__die", "^die_kernel_fault", "^oops_"],
     // Sanitizers and coverage.
     &["kasan", "__asan", "asan_", "kmsan", "__msan", "kcsan", "__tsan", "kfence_", "ubsan", "__sanitizer",
@@ -99,7 +99,7 @@ static HELPERS: &[&[&str]] = &[
         "^check_prev", "^check_deadlock", "^check_irq_usage", "^check_redundant", "^check_path", "^check_usage", "^check_chain", "^check_lock", "^check_wait_context", "^hlock_class", "^__bfs", "^find_usage", "^validate_chain", "spin_lock", "spin_trylock",
         "spin_unlock", "spin_bug", "spin_dump", "queued_spin", "^queued_read_lock", "^queued_write_lock", "native_queued", "rwlock_bug", "raw_spin", "read_lock", "read_unlock", "read_trylock",
         "write_lock$", "write_lock_", "write_unlock", "write_trylock", "do_raw_", "down_read", "down_write", "down_trylock", "down_timeout", "down_interruptible", "^down$",
-        "^__down", "^up$", "up_read", "up_write", "rwsem_", "^mutex_", "^__mutex", "^ww_mutex", "^__ww_mutex", "rt_mutex", "rt_spin_", "owner_on_cpu", "osq_lock", "osq_unlock",
+        "^__down", "^up$", "up_read", "up_write", "^downgrade_write", "rwsem_", "^mutex_", "^__mutex", "^ww_mutex", "^__ww_mutex", "rt_mutex", "rt_spin_", "owner_on_cpu", "osq_lock", "osq_unlock",
         "raw_spin_rq", "^rq_lock", "_rq_lock", "^rq_unlock", "_rq_unlock", "percpu_down", "percpu_up", "percpu_rwsem", "trace_hardirqs", "trace_softirqs", "local_irq_"],
     // Debug objects, and timers and work as far as they only carry a callback: lib/debugobjects.c.
     &["debug_object", "debug_print_object", "debug_check_no", "debug_spin", "debug_mutex", "_is_static_object", "^__init_work", "lock_timer_base", "^init_timer", "^do_init_timer", "^del_timer", "^try_to_del_timer", "^__try_to_del_timer", "^timer_delete", "^__timer_delete",

@@ -197,7 +197,8 @@ static SKIPPED: &[&str] = &[
      __warn __warn_printk warn_slowpath_null warn_slowpath_fmt warn_slowpath_fmt_taint \
      warn_alloc warn_bogus_irq_restore report_bug fixup_bug handle_bug bug_handler print_report \
      print_address_description print_unlock_imbalance_bug print_usage_bug print_circular_bug \
-     print_deadlock_bug object_err print_trailer slab_err end_report get_taint print_tainted \
+     print_deadlock_bug print_bad_irq_dependency \
+     save_stack_trace save_trace downgrade_write object_err print_trailer slab_err end_report get_taint print_tainted \
      stack_trace_save stack_trace_consume_entry arch_stack_walk stack_depot_save \
      __stack_depot_save fortify_panic __fortify_panic __fortify_report walk_stackframe \
      unwind_frame __stack_chk_fail btrfs_assertfail assertfail assfail va_format die oops_begin \
