@@ -121,6 +121,13 @@ fn assertions() {
             "BUG",
         ),
         (
+            bug("mm/usercopy.c:102"),
+            "usercopy_abort",
+            "__check_heap_object __check_object_size copyout _copy_to_iter copy_foo_to_user",
+            "BUG: bad usercopy in copy_foo_to_user",
+            "BUG",
+        ),
+        (
             format!("list_del corruption. prev->next should be x\n{}", bug("lib/list_debug.c:59")),
             "__list_del_entry_valid_or_report",
             "list_del foo_do",

@@ -122,11 +122,21 @@ static CORRUPTED_LIST: Recipe = Recipe {
     take: Take::First,
 };
 
-static USERCOPY: Recipe = Recipe {
-    ways: &[&[Step::After(TRACE), Step::Frames]],
-    skip: &["^usercopy", "^__check", "^check_", "^__copy", "^_copy", "^copy_"],
-    take: Take::First,
-};
+/// mm/usercopy.c checks, and lib/iov_iter.c asks it to.
+const CHECKED: &[&str] = &[
+    "usercopy",
+    "^__check",
+    "^check_stack_object",
+    "^check_heap_object",
+    "^check_bogus_address",
+    "^check_page_span",
+    "^check_kernel_text_object",
+    "^copyout",
+    "^copyin",
+];
+
+static USERCOPY: Recipe =
+    Recipe { ways: &[&[Step::After(TRACE), Step::Frames]], skip: CHECKED, take: Take::First };
 
 static BUG: &[Format] = &[
     Format::new(Kasan, r"BUG: KASAN: (?:double-free or invalid-free|double-free|invalid-free) in {fn}", "KASAN: invalid-free in {frame}", &NAMED_OR_TRACE)

@@ -62,7 +62,7 @@ warned!(
     "usb_interrupt_msg",
     "usb_control_msg"
 );
-warned!(COPIED, "usercopy", "^__check", "^check_", "^__copy", "^_copy", "^copy_");
+warned!(COPIED, "usercopy", "^__check", "^copyout", "^copyin");
 
 /// What lockdep says below its headlines (kernel/locking/lockdep.c): who takes, releases or keeps a
 /// lock, and where.
