@@ -65,7 +65,7 @@ static HELPERS: &[&[&str]] = &[
     &["kasan", "__asan", "asan_", "kmsan", "__msan", "kcsan", "__tsan", "kfence_", "ubsan", "__sanitizer",
         "check_memory_region", "read_word_at_a_time", "hwasan"],
     // Traps and the way into them: arch/*/entry, arch/*/mm/fault.c.
-    &["invalid_op", "do_error", "_trap$", "do_trap", "^no_context", "general_protection",
+    &["invalid_op", "^do_error_trap", "_trap$", "do_trap", "^no_context", "general_protection",
         "double_fault", "divide_error", "^do_int3", "^int3$", "fault_in_kernel", "kernel_fault", "do_DataAbort", "do_translation_fault",
         "do_mem_abort", "el1_abort", "el1_da", "el1_sync", "el1h_64", "^do_sea$", "do_bad_area", "do_undefinstr",
         "do_debug_exception", "brk_handler", "call_break_hook", "el1_dbg", "el1_brk", "el1_undef", "program_check", "notify_die",
@@ -89,13 +89,13 @@ static HELPERS: &[&[&str]] = &[
     &["atomic_dec", "atomic_inc", "atomic_read", "atomic_set", "atomic_or", "atomic_xor", "atomic_and", "atomic_add", "atomic_sub", "atomic_fetch", "atomic_xchg", "atomic_try", "atomic64_dec", "atomic64_inc", "atomic64_read", "atomic64_set", "atomic64_or", "atomic64_xor", "atomic64_and", "atomic64_add", "atomic64_sub", "atomic64_fetch", "atomic64_xchg", "atomic64_try", "atomic_long_dec", "atomic_long_inc", "atomic_long_read", "atomic_long_set", "atomic_long_or", "atomic_long_xor", "atomic_long_and", "atomic_long_add", "atomic_long_sub", "atomic_long_fetch", "atomic_long_xchg", "atomic_long_try", "cmpxchg", "instrument_", "^set_bit", "^__set_bit", "^_set_bit", "^clear_bit", "^__clear_bit", "^_clear_bit",
         "^change_bit", "^__change_bit", "^test_bit", "^_test_bit", "^test_and_*_bit", "^__test_and_*_bit", "^arch_*_bit", "^refcount_", "^__refcount", "^kref_", "ref_tracker", "seqprop_", "^__bitmap_", "^bitmap_set$", "^bitmap_clear$", "^bitmap_fill$", "^bitmap_zero$", "^bitmap_weight$", "^bitmap_find_", "^bitmap_allocate_region", "^bitmap_release_region", "^bitmap_parse", "^bitmap_print", "^bitmap_from_arr", "^bitmap_to_arr",
         "find_first_bit", "find_first_zero_bit", "find_first_and_bit", "find_next_bit", "find_next_zero_bit", "find_next_and", "find_last_bit", "drop_nlink", "clear_nlink", "inc_nlink",
-        "set_nlink", "page_ref"],
+        "set_nlink", "^page_ref_", "^__page_ref_"],
     // Lists and trees that only link what the caller gave them.
     &["list_add", "list_del", "list_replace", "list_move", "list_splice", "list_cut", "^llist_", "^plist_", "^klist_",
         "^rb_erase", "^rb_insert", "^rb_first", "^rb_last", "^rb_next$", "^rb_next_postorder", "^rb_prev$", "^rb_replace", "^rb_link", "^rb_add", "^rb_find", "^__rb_erase", "^____rb_erase", "^__rb_insert", "^__rb_rotate", "^__rb_change_child",
         "rhashtable_lookup", "xas_start", "xas_load", "xas_find", "^xas_descend", "find_get_entr", "^ida_"],
     // Locks and lockdep: kernel/locking, arch/*/include/asm/qspinlock.h.
-    &["^lockdep", "^__lockdep", "debug_lockdep", "lock_acquire", "lock_release", "lock_class", "lock_bug", "mark_lock", "held_locks", "^mark_usage", "^mark_held", "^check_noncircular",
+    &["^lockdep", "^__lockdep", "debug_lockdep", "^lock_acquire", "^__lock_acquire", "^lock_release", "^__lock_release", "lock_class", "lock_bug", "^mark_lock", "held_locks", "^mark_usage", "^mark_held", "^check_noncircular",
         "^check_prev", "^check_deadlock", "^check_irq_usage", "^check_redundant", "^check_path", "^check_usage", "^check_chain", "^check_lock", "^check_wait_context", "^hlock_class", "^__bfs", "^find_usage", "^validate_chain", "spin_lock", "spin_trylock",
         "spin_unlock", "spin_bug", "spin_dump", "queued_spin", "^queued_read_lock", "^queued_write_lock", "native_queued", "rwlock_bug", "raw_spin", "read_lock", "read_unlock", "read_trylock",
         "write_lock$", "write_lock_", "write_unlock", "write_trylock", "do_raw_", "down_read", "down_write", "down_trylock", "down_timeout", "down_interruptible", "^down$",

@@ -109,6 +109,7 @@ static LEAKED: Recipe = Recipe {
         "strndup",
         "memdup",
         "debug_objects",
+        "dev_set_name",
     ],
     take: Take::First,
 };

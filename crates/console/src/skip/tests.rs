@@ -117,7 +117,8 @@ static GUILTY: &[&str] = &[
      bpf_tcp_close dev_map_hash_delete_elem cpu_map_kthread_run __bpf_prog_put_noref \
      trie_get_next_key ringbuf_map_alloc perf_mmap_close perf_pending_task perf_tp_event \
      rb_alloc_aux rb_free_aux rb_reserve_next_event ring_buffer_wait tracing_map_insert \
-     trace_event_get_offsets_kmem ftrace_startup uprobe_mmap kprobe_register posix_timer_add \
+     trace_event_get_offsets_kmem ftrace_startup uprobe_mmap kprobe_register posix_timer_add posix_clock_release ptp_clock_release \
+     folio_referenced_one page_referenced_one \
      posix_cpu_timer_del alarm_timer_nsleep hrtimer_active hrtimer_forward \
      hrtimer_start_range_ns enqueue_timer detach_if_pending __internal_add_timer timerqueue_add \
      clockevents_program_event tick_nohz_restart futex_wait_requeue_pi exit_pi_state_list \
