@@ -335,6 +335,33 @@ static SKIPPED: &[&str] = &[
      extract_user_to_sg extract_iter_to_sg folio_unlock unlock_page compound_head \
      _compound_head mark_buffer_dirty dput fast_dput skb_push skb_put skb_put_data skb_pull \
      __skb_pull skb_panic skb_over_panic skb_under_panic",
+    // Rarer members of these families.
+    "print_irqtrace_events print_lock_name unwind_backtrace __die die_kernel_fault no_context \
+     do_general_protection general_protection do_double_fault do_divide_error divide_error \
+     do_int3 int3 fault_in_kernel_space el1_da el1_sync do_sea el1_undef do_alignment_exception \
+     pgm_check_handler monitor_event_exception illegal_op handle_exception do_bp handle_bp_int \
+     do_ade handle_ade_int do_ri handle_ri handle_ri_int clear_bhb_loop kvrealloc_noprof \
+     __cache_alloc __do_cache_alloc __create_object cache_free_debugcheck memzero_explicit \
+     strlcat strnchr strpbrk strncasecmp _parse_integer_limit hex_number ip4_string ip6_string \
+     ip6_compressed_string mac_address_string flags_string bitmap_list_string time_and_date \
+     copy_user_handle_tail copy_user_fsrm_string copy_mc_to_kernel copy_folio_from_iter_atomic \
+     crc4 crc7_be crc8 crc64_be crc_pcl crct10dif_update __raw_readb __raw_writeq readb readw \
+     readq writeb writew writeq atomic_inc atomic_set atomic_or atomic_xor atomic_and \
+     atomic_add_return atomic_sub_and_test atomic_xchg atomic_try_cmpxchg atomic64_add \
+     atomic64_dec_return atomic64_inc atomic64_sub atomic64_xchg atomic_long_inc \
+     atomic_long_add atomic_long_read change_bit __clear_bit _test_bit bitmap_set bitmap_clear \
+     bitmap_zero bitmap_weight bitmap_allocate_region bitmap_parselist bitmap_print_to_pagebuf \
+     find_first_bit find_next_zero_bit find_next_and_bit find_last_bit clear_nlink page_ref_add \
+     __page_ref_mod list_replace list_cut_position llist_del_first llist_reverse_order \
+     plist_add rb_last rb_next_postorder rb_replace_node rb_link_node rb_add rb_find \
+     __rb_rotate_set_parents check_deadlock check_redundant check_path check_usage \
+     check_chain_key check_lock_chain __bfs find_usage_backwards _raw_read_trylock \
+     _raw_write_trylock down_timeout __down rwsem_mark_wake rt_spin_unlock percpu_down_read \
+     rq_lock rq_unlock local_irq_enable trace_softirqs_on debug_spin_unlock queue_work \
+     kthread_insert_work kthread_queue_delayed_work complete_with_flags device_create_file \
+     i2c_unregister_device dev_info dev_notice dev_err dev_alert dev_crit dev_emerg \
+     netdev_notice netdev_warn netdev_alert netdev_crit netdev_emerg trace_event_buffer_reserve \
+     __dput_to_list __skb_push __skb_put",
 ];
 
 fn words(table: &[&'static str]) -> impl Iterator<Item = &'static str> {
