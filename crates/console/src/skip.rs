@@ -52,7 +52,8 @@ impl Names {
     }
 }
 
-/// Helpers of every crash, by family.
+/// Helpers of every crash, by family. A pattern holds to the beginning of a name (`^`) unless the
+/// family's members stand behind many prefixes: who is skipped by accident is never blamed.
 #[rustfmt::skip]
 static HELPERS: &[&[&str]] = &[
     // Dumping a stack and reporting: lib/dump_stack.c, kernel/panic.c, lib/bug.c, mm/kasan/report.c.
