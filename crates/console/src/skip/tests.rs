@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// Functions that titles of known crashes name. Patterns are general; none may take one of these.
+/// Functions that are to blame where they stand innermost, many of them in titles of known crashes.
+/// Patterns are general; none may take one of these.
 #[rustfmt::skip]
 static GUILTY: &[&str] = &[
     // Networks.
@@ -112,7 +113,7 @@ static GUILTY: &[&str] = &[
     "wake_up_new_task try_to_wake_up ttwu_queue_wakelist schedule_tail finish_task_switch \
      dequeue_entities set_next_entity __queue_map_get stack_map_get_build_id_offset \
      bpf_prog_kallsyms_del bpf_map_put bpf_check do_check_common check_helper_call \
-     __mark_chain_precision array_map_alloc_check htab_map_alloc_percpu_elem \
+     __mark_chain_precision array_map_alloc_check \
      bpf_ringbuf_reserve bpf_ktime_get_coarse_ns bpf_test_run_xdp_live bpf_link_settle \
      bpf_tcp_close dev_map_hash_delete_elem cpu_map_kthread_run __bpf_prog_put_noref \
      trie_get_next_key ringbuf_map_alloc perf_mmap_close perf_pending_task perf_tp_event \
