@@ -198,6 +198,8 @@ static PC_NAMES: &[&str] = &[
     "NIP ",
     "epc : ",
     "epc: ",
+    "epc   : ",
+    "ERA: ",
     "--- interrupt: 700 at ",
     "Krnl PSW : ",
     "User PSW : ",
@@ -487,6 +489,8 @@ mod tests {
             ("PC is at fn+0x1/0x2", Some("fn"), false),
             ("RIP: 0010:fn+0x1/0x2 net/a.c:1", Some("fn"), false),
             ("RIP: fn+0x1/0x2 RSP: ffff96dd9e403e58", Some("fn"), false),
+            ("epc   : 80123456 fn+0x1/0x2", Some("fn"), false),
+            ("   ERA: 9000000000201a5c fn+0x1/0x2", Some("fn"), false),
         ] {
             let (place, is_user) = parse_pc(line).unwrap_or_else(|| panic!("{line}"));
             assert_eq!((place.function.as_deref(), is_user), (function, user), "{line}");

@@ -2,10 +2,11 @@
 //!
 //! Decides from `file:line` alone: the first file that does not only carry what others do, in the
 //! order in which the report names them. Biased to skip: a file of the core is blamed only where
-//! the report names no other.
+//! the report names no other. What calls everything (system calls, the exit of a task) is no
+//! carrier: it is to blame where it stands innermost.
 
-/// Files that carry: entry code, allocators, sanitizers, locking, scheduling, the socket and file
-/// layers. A name is a beginning; `*` stands for anything but a slash, `?` for one character.
+/// Files that carry: entry code, allocators, sanitizers, locking, scheduling, the core of sockets. A
+/// name is a beginning; `*` stands for anything but a slash, `?` for one character.
 static CARRIERS: &[&str] = &[
     // No code of its own: what it declares runs inside others.
     "include/",
@@ -16,7 +17,7 @@ static CARRIERS: &[&str] = &[
     "virt/lib/",
     // The operating system of the secure world prints through the kernel's console.
     "trusty/",
-    // Sanitizers and allocators.
+    // Sanitizers, allocators, the page cache.
     "kernel/kcov.c",
     "kernel/kcsan/",
     "mm/kasan/",
@@ -26,6 +27,9 @@ static CARRIERS: &[&str] = &[
     "mm/sl?b.c",
     "mm/slab_common.c",
     "mm/dmapool.c",
+    "mm/filemap.c",
+    "mm/folio-compat.c",
+    "mm/truncate.c",
     "mm/memory.c",
     "mm/mempool.c",
     "mm/mempolicy.c",
@@ -62,16 +66,12 @@ static CARRIERS: &[&str] = &[
     "kernel/sched/",
     "kernel/printk/",
     "kernel/irq/",
-    "kernel/exit.c",
     "kernel/hung_task.c",
     "kernel/irq_work.c",
     "kernel/kthread.c",
-    "kernel/notifier.c",
     "kernel/panic.c",
-    "kernel/signal.c",
     "kernel/softirq.c",
     "kernel/stacktrace.c",
-    "kernel/task_work.c",
     "kernel/time/",
     "kernel/watchdog.c",
     "kernel/workqueue.c",
@@ -80,20 +80,12 @@ static CARRIERS: &[&str] = &[
     "drivers/clocksource/",
     "drivers/irqchip/",
     "drivers/usb/core/urb.c",
-    "fs/ioctl.c",
-    "fs/file_table.c",
-    "fs/open.c",
     "fs/proc/generic.c",
-    "fs/read_write.c",
-    "init/",
-    "net/compat.c",
     "net/core/datagram.c",
     "net/core/dev.c",
     "net/core/skbuff.c",
     "net/core/sock.c",
     "net/core/stream.c",
-    "net/socket.c",
-    "security/security.c",
 ];
 
 /// Where the tick stands on a stack: whoever is stuck is below it.
@@ -185,6 +177,17 @@ mod tests {
         assert_eq!(file(&trace, false), "net/llc/llc_sap.c");
         assert_eq!(file(&trace[..2], false), "lib/dump_stack.c");
         assert_eq!(file(&[" foo+0x1/0x2"], false), "");
+        let cached = [
+            " xas_load+0x1/0x2 lib/xarray.c:1",
+            " find_lock_entries+0x1/0x2 mm/filemap.c:1",
+            " truncate_inode_pages+0x1/0x2 mm/truncate.c:1",
+            " foo_evict_inode+0x1/0x2 fs/foo/inode.c:1",
+            " __fput+0x1/0x2 fs/file_table.c:1",
+        ];
+        assert_eq!(file(&cached, false), "fs/foo/inode.c");
+        let own =
+            [" __fput+0x1/0x2 fs/file_table.c:1", " task_work_run+0x1/0x2 kernel/task_work.c:1"];
+        assert_eq!(file(&own, false), "fs/file_table.c");
         let deeper = [" a+0x1/0x2 net/ipv4/ip.c:1", " b+0x1/0x2 net/ipv4/netfilter/ipt.c:1"];
         assert_eq!(file(&deeper, false), "net/ipv4/netfilter/ipt.c");
         let stall = [

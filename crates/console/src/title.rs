@@ -22,6 +22,8 @@ pub(crate) fn normalise(title: &str) -> String {
             // Processes of the fuzzer are numbered and named by the run.
             (r"syz-executor\.?[0-9]+(?:[/:][0-9]+)?", "syz-executor"),
             (r"syzkaller[0-9]+(?:[/:][0-9]+)?", "syzkaller"),
+            // The JIT names a program by its tag.
+            (r"\bbpf_prog_[0-9a-f]{16}", "bpf_prog_ADDR"),
             (r"\b(?:0x)?[0-9a-f]{6,16}\b", "ADDR"),
             (r"\b0x[0-9a-f]+\b", "ADDR"),
             (r"\b(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?::[0-9]+)?\b", "IP"),
@@ -115,12 +117,8 @@ pub(crate) fn shown_name(function: &str) -> &str {
 /// does not end, a CPU that does not answer. Only hangs are named so.
 pub(crate) fn hang_name<'a>(function: &'a str, take: &Take) -> &'a str {
     match take {
-        Take::Waiter
-            if function.starts_with("synchronize_") || function == "__synchronize_srcu" =>
-        {
-            "synchronize_rcu"
-        }
-        Take::Entry if function.starts_with("smp_call_function") => "smp_call_function",
+        Take::Waiter if function.contains("synchronize_") => "synchronize_rcu",
+        Take::Entry if function.contains("smp_call_function") => "smp_call_function",
         _ => function,
     }
 }
@@ -268,6 +266,7 @@ mod tests {
                 "slab-out-of-bounds in f+0x4d3/0x4f0 at addr ffff8800b46111c0",
                 "slab-out-of-bounds in f at addr ADDR",
             ),
+            ("stall in bpf_prog_6deef7357e7b4530", "stall in bpf_prog_ADDR"),
             ("executor 7 failed 11 times", "executor NUM failed NUM times"),
             ("at mm/slab.c:123", "at mm/slab.c:LINE"),
             ("server 10.0.0.1 lost", "server IP lost"),
@@ -293,6 +292,9 @@ mod tests {
     fn hangs_have_one_name() {
         assert_eq!(hang_name("synchronize_sched", &Take::Waiter), "synchronize_rcu");
         assert_eq!(hang_name("smp_call_function_single", &Take::Entry), "smp_call_function");
+        assert_eq!(hang_name("__synchronize_srcu", &Take::Waiter), "synchronize_rcu");
+        let interrupt = "generic_smp_call_function_single_interrupt";
+        assert_eq!(hang_name(interrupt, &Take::Entry), "smp_call_function");
         assert_eq!(hang_name("smp_call_function_single", &Take::First), "smp_call_function_single");
     }
 

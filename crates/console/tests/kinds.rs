@@ -126,6 +126,13 @@ fn assertions() {
             "BUG",
         ),
         (
+            bug("mm/usercopy.c:102"),
+            "usercopy_abort",
+            "__check_heap_object __check_object_size copyout _copy_to_iter copy_foo_to_user",
+            "BUG: bad usercopy in copy_foo_to_user",
+            "BUG",
+        ),
+        (
             format!("list_del corruption. prev->next should be x\n{}", bug("lib/list_debug.c:59")),
             "__list_del_entry_valid_or_report",
             "list_del foo_do",
@@ -205,6 +212,28 @@ fn warnings() {
             "WARNING in foo_do/usb_submit_urb",
             "WARNING",
         ),
+        // These look like helpers and are none.
+        (
+            "kernel/softirq.c:362",
+            "__local_bh_enable_ip",
+            "foo_do",
+            "WARNING in __local_bh_enable_ip",
+            "WARNING",
+        ),
+        (
+            "mm/page_alloc.c:3012",
+            "get_page_from_freelist",
+            "__alloc_pages_noprof foo_do",
+            "WARNING in get_page_from_freelist",
+            "WARNING",
+        ),
+        (
+            "fs/btrfs/extent-io-tree.c:400",
+            "set_state_bits",
+            "__set_extent_bit foo_do",
+            "WARNING in set_state_bits",
+            "WARNING",
+        ),
         (
             "kernel/smp.c:815",
             "smp_call_function_many_cond",
@@ -276,6 +305,32 @@ fn sanitizers() {
         );
         check(&log, &format!("{title} in foo_do"), crash_type);
     }
+    // Whoever hands out a whole buffer is named, whatever copied it; a cipher is not.
+    for (what, inner, title, crash_type) in [
+        ("kernel-infoleak", "_copy_to_user put_cmsg", "put_cmsg", "KMSAN-INFO-LEAK"),
+        (
+            "kernel-infoleak",
+            "_copy_to_iter simple_copy_to_iter __skb_datagram_iter",
+            "__skb_datagram_iter",
+            "KMSAN-INFO-LEAK",
+        ),
+        (
+            "uninit-value",
+            "crc32c_generic chksum_update crypto_shash_update",
+            "foo_do",
+            "KMSAN-UNINIT-VALUE",
+        ),
+        ("uninit-value", "aes_encrypt crypto_ecb_encrypt", "foo_do", "KMSAN-UNINIT-VALUE"),
+        ("uninit-value", "tipc_aead_encrypt", "tipc_aead_encrypt", "KMSAN-UNINIT-VALUE"),
+    ] {
+        let named = inner.split(' ').next().unwrap_or_default();
+        let log = format!(
+            "BUG: KMSAN: {what} in {named}+0x10/0x20\n{}\nUninit was created at:\n{}\n{TASK}\n",
+            frames(&format!("{inner} foo_do {ENTRY}")),
+            frames("kmem_cache_alloc foo_alloc")
+        );
+        check(&log, &format!("KMSAN: {what} in {title}"), crash_type);
+    }
     let race = format!(
         "BUG: KCSAN: data-race in foo_do / bar_do\n\nwrite to 0xffff8880 of 8 bytes by task 1 on cpu 0:\n{}\nread to 0xffff8880 of 8 bytes by interrupt on cpu 1:\n{}",
         frames("foo_do x"),
@@ -331,8 +386,48 @@ fn hangs() {
         ("__mutex_lock rtnl_lock foo_do", "rtnl_lock"),
         ("synchronize_rcu_expedited synchronize_net foo_do", "synchronize_rcu"),
         ("usb_kill_urb foo_do", "foo_do"),
+        ("schedule_preempt_disabled __mutex_lock pcpu_alloc_noprof foo_do", "pcpu_alloc_noprof"),
+        ("schedule_timeout __wait_for_common __flush_work cancel_work_sync foo_do", "foo_do"),
+        ("rwsem_down_write_slowpath down_write do_user_addr_fault", "do_user_addr_fault"),
     ] {
         check(&hung(callers), &format!("INFO: task hung in {title}"), "HANG");
+    }
+    // The frame right inside whatever dispatches operations of many kinds.
+    let thread = "worker_thread kthread ret_from_fork";
+    let send = "netlink_unicast netlink_sendmsg __sock_sendmsg __sys_sendto do_syscall_64";
+    for (callers, title) in [
+        (
+            "foo_do foo_connect __sys_connect_file __sys_connect __x64_sys_connect do_syscall_64"
+                .to_owned(),
+            "foo_connect",
+        ),
+        ("foo_do foo_connect SYSC_connect SyS_connect do_syscall_64".to_owned(), "foo_connect"),
+        (format!("foo_do genl_rcv_msg netlink_rcv_skb genl_rcv {send}"), "netlink_sendmsg"),
+        (format!("foo_do foo_newlink rtnetlink_rcv_msg netlink_rcv_skb {send}"), "foo_newlink"),
+        (
+            "foo_do foo_sock_release __sock_release sock_close __fput do_syscall_64".to_owned(),
+            "foo_sock_release",
+        ),
+        (format!("foo_do foo_work process_scheduled_works {thread}"), "foo_work"),
+        (format!("foo_do foo_work process_one_work {thread}"), "foo_work"),
+        ("foo_do foo_get_tree vfs_get_tree __x64_sys_mount do_syscall_64".to_owned(), "sys_mount"),
+        (
+            "foo_do get_signal exit_to_user_mode_loop syscall_exit_to_user_mode do_syscall_64"
+                .to_owned(),
+            "syscall_exit_to_user_mode",
+        ),
+        (
+            "foo_do kvm_mmu_page_fault kvm_vcpu_ioctl __se_sys_ioctl do_syscall_64".to_owned(),
+            "kvm_vcpu_ioctl",
+        ),
+        ("foo_do handle_mm_fault __do_page_fault do_page_fault".to_owned(), "handle_mm_fault"),
+    ] {
+        let log = format!(
+            "watchdog: BUG: soft lockup - CPU#1 stuck for 143s! [worker:1234]\n{TASK}\n{}{}",
+            registers("spin"),
+            trace(&callers)
+        );
+        check(&log, &format!("BUG: soft lockup in {title}"), "HANG");
     }
     check(
         "BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 37s!",
@@ -440,6 +535,21 @@ fn memory() {
         ))
     );
     check(&leak, "memory leak in foo_do", "LEAK");
+    // Whoever copies or keeps what it was given is named; whatever allocates for its caller is not.
+    for (callers, title) in [
+        ("kmem_cache_alloc skb_clone foo_do", "skb_clone"),
+        ("__kmalloc bio_copy_user_iov blk_rq_map_user_iov foo_do", "bio_copy_user_iov"),
+        ("kmalloc_trace device_private_init device_add foo_do", "device_private_init"),
+        ("kmem_cache_alloc_node __alloc_skb alloc_skb_with_frags foo_do", "foo_do"),
+        ("kmem_cache_alloc radix_tree_node_alloc idr_get_free foo_do", "foo_do"),
+        ("pcpu_mem_zalloc pcpu_create_chunk pcpu_alloc htab_map_alloc foo_do", "foo_do"),
+    ] {
+        let log = format!(
+            "BUG: memory leak\nunreferenced object 0xffff88807a2d0000 (size 64):\n  backtrace:\n{}",
+            frames(&format!("{callers} {ENTRY}"))
+        );
+        check(&log, &format!("memory leak in {title}"), "LEAK");
+    }
     let bad = stack(
         "BUG: Bad page state in process worker  pfn:12345\npage dumped because: nonzero mapcount",
         "bad_page free_unref_page __put_page put_page foo_do",

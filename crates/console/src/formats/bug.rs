@@ -17,8 +17,6 @@ const BAD_ACCESS: &[&str] = &["bad-access in {frame}"];
 static NAMED_OR_BELOW: Recipe = Recipe {
     ways: &[&[Step::Capture(1), Step::Frames]],
     skip: &[
-        "_encrypt",
-        "_decrypt",
         "^aes",
         "^crypto_",
         "^cipher_",
@@ -38,6 +36,24 @@ static NAMED_OR_BELOW: Recipe = Recipe {
         "^blake2",
         "^poly1305",
         "^ghash",
+        "^chksum_",
+        "^shash_",
+        "^ahash_",
+        "^aead_",
+        "^hmac_",
+        "^cmac_",
+        "^keccak",
+        "^sha3_",
+        "^sm3_",
+        "^sm4_",
+        "^md4_",
+        "^des_",
+        "^des3_",
+        "^gf128mul",
+        "^lrw_",
+        "^cts_",
+        "^essiv_",
+        "^jent_",
         "netlink_ack",
         "netlink_rcv_skb",
     ],
@@ -47,15 +63,7 @@ static NAMED_OR_BELOW: Recipe = Recipe {
 /// What leaks leaves through the helpers that copy to user space.
 static NAMED_OR_BELOW_2: Recipe = Recipe {
     ways: &[&[Step::Capture(2), Step::Frames]],
-    skip: &[
-        "^copyout",
-        "_to_iter",
-        "copy_to_user",
-        "^instrument_copy",
-        "^__skb_datagram_iter",
-        "^skb_copy_datagram",
-        "put_cmsg",
-    ],
+    skip: &["^copyout", "_to_iter", "copy_to_user", "^instrument_copy"],
     take: Take::First,
 };
 
@@ -90,21 +98,18 @@ static LEAKED: Recipe = Recipe {
         "kmemleak",
         "slab",
         "kmem",
-        "_alloc$",
-        "_alloc_",
-        "^alloc_",
-        "^__alloc_",
-        "pcpu_",
-        "kstrndup",
-        "skb_clone",
-        "skb_copy",
+        "alloc",
+        "create_object",
+        "idr_get",
         "list_lru_init",
+        "kasprintf",
+        "kvasprintf",
+        "pcpu_create",
+        "strdup",
+        "strndup",
+        "memdup",
         "debug_objects",
-        "device_",
         "dev_set_name",
-        "ops_init",
-        "sock_kmalloc",
-        "setup_udp_tunnel",
     ],
     take: Take::First,
 };
@@ -118,11 +123,21 @@ static CORRUPTED_LIST: Recipe = Recipe {
     take: Take::First,
 };
 
-static USERCOPY: Recipe = Recipe {
-    ways: &[&[Step::After(TRACE), Step::Frames]],
-    skip: &["^usercopy", "^__check", "^check_", "^__copy", "^_copy", "^copy_"],
-    take: Take::First,
-};
+/// mm/usercopy.c checks, and lib/iov_iter.c asks it to.
+const CHECKED: &[&str] = &[
+    "usercopy",
+    "^__check",
+    "^check_stack_object",
+    "^check_heap_object",
+    "^check_bogus_address",
+    "^check_page_span",
+    "^check_kernel_text_object",
+    "^copyout",
+    "^copyin",
+];
+
+static USERCOPY: Recipe =
+    Recipe { ways: &[&[Step::After(TRACE), Step::Frames]], skip: CHECKED, take: Take::First };
 
 static BUG: &[Format] = &[
     Format::new(Kasan, r"BUG: KASAN: (?:double-free or invalid-free|double-free|invalid-free) {in}{fn}", "KASAN: invalid-free in {frame}", &NAMED_OR_TRACE)

@@ -39,7 +39,7 @@ warned!(
 );
 warned!(KOBJECT, "kobject_", "^device_", "dev_set_name");
 warned!(PROC_REGISTERED, "proc_");
-warned!(COUNTED, "refcount_", "kobject_", "kref_", "get_device", "put_device");
+warned!(COUNTED, "refcount_", "kobject_", "kref_");
 warned!(LOCKED, "lock_sock", "release_sock", "^lock_", "^check_", "^hlock_", "^__might");
 warned!(
     ALLOCATED,
@@ -62,7 +62,7 @@ warned!(
     "usb_interrupt_msg",
     "usb_control_msg"
 );
-warned!(COPIED, "usercopy", "^__check", "^check_", "^__copy", "^_copy", "^copy_");
+warned!(COPIED, "usercopy", "^__check", "^copyout", "^copyin");
 
 /// Lines of others may stand between those of a report that has no callers.
 const BELOW: usize = 400;
