@@ -328,6 +328,8 @@ fn commits_are_what_git_log_says() {
     );
     git(&path, &["commit-graph", "write", "--split=no-merge", "--reachable"]);
     compare(&open(&path), &path);
+    // Now the newest trees are whole, and older ones differ from them.
+    git(&path, &["repack", "-q", "-a", "-d", "-f"]);
     git(&path, &["multi-pack-index", "write"]);
     compare(&open(&path), &path);
 
@@ -411,9 +413,14 @@ fn names_mean_what_they_mean_to_git() {
         let spec = format!("{name}^{{commit}}");
         assert_eq!(repository.resolve(name).unwrap(), git(&path, &["rev-parse", &spec]), "{name}");
     }
+    // Names that mean each other, or nothing that is there.
     let strange = "0".repeat(39) + "1";
+    fs::write(path.join(".git/refs/heads/circle"), "ref: refs/heads/circle\n").unwrap();
+    fs::write(path.join(".git/refs/heads/dangling"), format!("{strange}\n")).unwrap();
     for name in [
         "",
+        "circle",
+        "dangling",
         "nothing",
         "-x",
         "--all",

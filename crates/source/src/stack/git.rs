@@ -93,6 +93,21 @@ pub enum GitError {
     },
 }
 
+/// Variables that would make git see another repository, or another history in it, than gix does.
+const ELSEWHERE: [&str; 11] = [
+    "GIT_DIR",
+    "GIT_COMMON_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_NAMESPACE",
+    "GIT_SHALLOW_FILE",
+    "GIT_GRAFT_FILE",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_NO_REPLACE_OBJECTS",
+];
+
 fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> GitError {
     move |source| GitError::Io { doing, source }
 }
@@ -128,7 +143,7 @@ impl Repository {
     /// git with nothing of the environment that could point elsewhere or make it write.
     pub(crate) fn git(&self) -> Command {
         let mut command = Command::new("git");
-        for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"] {
+        for name in ELSEWHERE {
             command.env_remove(name);
         }
         command

@@ -195,10 +195,10 @@ impl History {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let readers = ids.len().div_ceil(RUN).min(cores).min(MOST_READERS);
         if readers < 2 {
-            return self.ask(|objects| {
-                let mut reading = Reading::new(objects);
-                ids.chunks(RUN).try_for_each(|run| reading.run(run, seen))
-            });
+            // Its own reader, so that `seen` may ask for more.
+            let objects = Objects::new(&self.shared);
+            let mut reading = Reading::new(&objects);
+            return ids.chunks(RUN).try_for_each(|run| reading.run(run, seen));
         }
         std::thread::scope(|scope| {
             let handed: Vec<Receiver<Batch>> = (0..readers)
