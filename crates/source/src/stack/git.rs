@@ -1,21 +1,22 @@
-//! Reads a git repository with the git program.
+//! One repository: its history, which gix reads, and the git program for all else.
 //!
-//! Plumbing of the program is exact by definition (patch-ids above all), streams, and needs none of
-//! the 113 crates of gix. Nothing is ever written to the repository that the user named: optional locks
-//! are off, and merges are tried in a scratch repository that borrows its objects. Main type:
-//! [`Repository`].
+//! The program makes what only it can make exactly, which is patch-ids, diffs as text, blame and mails, and
+//! it alone writes: merges and patches in the scratch repository, and the branch of a plan. It does not read
+//! history: that is `history`, without a process for each question. Nothing of the environment that could
+//! point elsewhere or fetch reaches the program. Main type: [`Repository`].
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, OnceLock};
 
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-/// Longest message that is read of a commit.
-const LONGEST_RECORD: usize = 1 << 20;
+use super::history::History;
+
+pub use super::history::Commit;
 
 /// Why git could not answer.
 #[derive(Debug, Error)]
@@ -40,6 +41,38 @@ pub enum GitError {
         /// The first line of its complaint.
         said: String,
     },
+    /// There is none.
+    #[error("{path} is in no git repository that can be read: {said}")]
+    NoRepository {
+        /// Where one was looked for.
+        path: PathBuf,
+        /// What is wrong there.
+        said: String,
+    },
+    /// History has a gap.
+    #[error("the {kind} {id} is missing in {repository}; {advice}")]
+    Missing {
+        /// What it is.
+        kind: &'static str,
+        /// Its name.
+        id: String,
+        /// Where.
+        repository: PathBuf,
+        /// What the user can do.
+        advice: &'static str,
+    },
+    /// An object makes no sense.
+    #[error("cannot read the {kind} {id} in {repository}: {said}; 'git fsck' tells more")]
+    Damaged {
+        /// What it should be.
+        kind: &'static str,
+        /// Its name.
+        id: String,
+        /// Where.
+        repository: PathBuf,
+        /// What is wrong with it.
+        said: String,
+    },
     /// A name that is no commit here.
     #[error("'{name}' names no commit in {repository}; fetch it, or check its spelling")]
     NoCommit {
@@ -60,6 +93,21 @@ pub enum GitError {
     },
 }
 
+/// Variables that would make git see another repository, or another history in it, than gix does.
+const ELSEWHERE: [&str; 11] = [
+    "GIT_DIR",
+    "GIT_COMMON_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_NAMESPACE",
+    "GIT_SHALLOW_FILE",
+    "GIT_GRAFT_FILE",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_NO_REPLACE_OBJECTS",
+];
+
 fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> GitError {
     move |source| GitError::Io { doing, source }
 }
@@ -68,42 +116,34 @@ fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> GitError {
 #[derive(Debug, Clone)]
 pub struct Repository {
     path: PathBuf,
-}
-
-/// One commit with its message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Commit {
-    /// Its name.
-    pub id: String,
-    /// Number of parents.
-    pub parents: usize,
-    /// `Name <mail>`; bytes that are not UTF-8 are replaced.
-    pub author: String,
-    /// The whole message.
-    pub message: String,
-    /// A digest over the names of the files that it changes; empty for merges and where nothing changes.
-    pub files: String,
-}
-
-impl Commit {
-    /// The first line of the message.
-    pub fn subject(&self) -> &str {
-        self.message.lines().next().unwrap_or("")
-    }
+    /// Opened when it is first asked: a scratch repository is made by the program.
+    history: OnceLock<Arc<History>>,
 }
 
 impl Repository {
     /// The repository at `path`, which may be a folder inside it.
     pub fn open(path: &Path) -> Result<Repository, GitError> {
-        let repository = Repository { path: path.to_owned() };
-        repository.text(&["rev-parse", "--git-dir"])?;
+        let repository = Repository::at(path);
+        repository.history()?;
         Ok(repository)
+    }
+
+    pub(crate) fn at(path: &Path) -> Repository {
+        Repository { path: path.to_owned(), history: OnceLock::new() }
+    }
+
+    fn history(&self) -> Result<&History, GitError> {
+        if let Some(open) = self.history.get() {
+            return Ok(open);
+        }
+        let open = Arc::new(History::open(&self.path)?);
+        Ok(self.history.get_or_init(|| open))
     }
 
     /// git with nothing of the environment that could point elsewhere or make it write.
     pub(crate) fn git(&self) -> Command {
         let mut command = Command::new("git");
-        for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"] {
+        for name in ELSEWHERE {
             command.env_remove(name);
         }
         command
@@ -170,6 +210,10 @@ impl Repository {
 
     /// The commit that a name means.
     pub fn resolve(&self, name: &str) -> Result<String, GitError> {
+        let history = self.history()?;
+        if !history.has_reftable() {
+            return history.resolve(name);
+        }
         let spec = format!("{name}^{{commit}}");
         self.text(&["rev-parse", "--verify", "--quiet", "--end-of-options", &spec]).map_err(|_| {
             GitError::NoCommit { name: name.to_owned(), repository: self.path.clone() }
@@ -178,85 +222,42 @@ impl Repository {
 
     /// A commit that both have.
     pub fn merge_base(&self, one: &str, other: &str) -> Result<String, GitError> {
-        self.text(&["merge-base", one, other]).map_err(|_| {
-            let shallow = self.text(&["rev-parse", "--is-shallow-repository"]);
-            GitError::Unrelated {
-                one: one.to_owned(),
-                other: other.to_owned(),
-                hint: match shallow.as_deref() {
-                    Ok("true") => " here; this clone is shallow, run 'git fetch --unshallow'",
-                    _ => "",
-                },
-            }
-        })
+        self.history()?.merge_base(one, other)
     }
 
     /// Whether the clone lacks history.
     pub fn is_shallow(&self) -> bool {
-        self.text(&["rev-parse", "--is-shallow-repository"]).is_ok_and(|t| t == "true")
+        self.history().is_ok_and(History::is_shallow)
     }
 
     /// Whether `one` is `other` or one of its ancestors; not where one of them is not there.
     pub fn is_ancestor(&self, one: &str, other: &str) -> bool {
-        self.bytes(&["merge-base", "--is-ancestor", one, other], b"").is_ok()
+        self.history().is_ok_and(|history| history.is_ancestor(one, other))
     }
 
-    /// Commits of a range, the newest first, with further arguments of rev-list.
-    pub fn list(&self, arguments: &[&str]) -> Result<Vec<String>, GitError> {
-        let mut all = vec!["rev-list"];
-        all.extend(arguments);
-        Ok(self.text(&all)?.lines().map(str::to_owned).collect())
+    /// What `tip` has and none of `without` has, the newest first.
+    pub fn range(&self, tip: &str, without: &[String]) -> Result<Vec<String>, GitError> {
+        self.history()?.range(tip, without)
+    }
+
+    /// What `tip` has and `base` has not, each commit behind its parents, and side branches in one piece.
+    pub fn line(&self, base: &str, tip: &str) -> Result<Vec<String>, GitError> {
+        self.history()?.line(base, tip)
     }
 
     /// Calls `seen` for each commit, in the order given.
     pub fn each(&self, commits: &[String], seen: &mut dyn FnMut(Commit)) -> Result<(), GitError> {
-        if commits.is_empty() { Ok(()) } else { self.log("--no-walk=unsorted", commits, seen) }
+        self.history()?.each(commits, seen)
     }
 
-    /// Calls `seen` for each commit of a range, which is given as rev-list takes it, the newest first.
-    pub fn each_of(&self, range: &[String], seen: &mut dyn FnMut(Commit)) -> Result<(), GitError> {
-        self.log("--do-walk", range, seen)
-    }
-
-    fn log(
+    /// Calls `seen` for each commit that `tip` has and none of `without` has, the newest first.
+    pub fn each_of(
         &self,
-        walk: &str,
-        commits: &[String],
+        tip: &str,
+        without: &[String],
         seen: &mut dyn FnMut(Commit),
     ) -> Result<(), GitError> {
-        let arguments = [
-            "log",
-            walk,
-            "--stdin",
-            "-z",
-            // Trees are compared in the same pass; blobs are not read for it.
-            "--raw",
-            "--root",
-            "--no-abbrev",
-            "--no-renames",
-            "--no-ext-diff",
-            "--diff-merges=off",
-            "--encoding=UTF-8",
-            "--no-show-signature",
-            "--no-decorate",
-            "--no-notes",
-            "--format=%H%n%P%n%an <%ae>%n%B",
-        ];
-        let mut command = self.git();
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(io("start"))?;
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let read = std::thread::scope(|scope| {
-            scope
-                .spawn(move || stdin.map(|mut pipe| pipe.write_all(commits.join("\n").as_bytes())));
-            match stdout {
-                Some(out) => read_log(&mut BufReader::with_capacity(1 << 16, out), seen),
-                None => Ok(()),
-            }
-        });
-        read.map_err(io("read from"))?;
-        let output = child.wait_with_output().map_err(io("wait for"))?;
-        if output.status.success() { Ok(()) } else { Err(self.refused(&arguments, &output.stderr)) }
+        self.history()?.each_of(tip, without, seen)
     }
 
     /// Stable patch-ids by commit; merges and empty commits have none.
@@ -289,127 +290,13 @@ impl Repository {
         Ok(ids)
     }
 
-    /// The folder of the objects, for a scratch repository.
+    /// The folder of the objects.
     pub(crate) fn objects(&self) -> Result<PathBuf, GitError> {
-        let path = self.text(&["rev-parse", "--git-path", "objects"])?;
-        Ok(std::path::absolute(self.path.join(path)).unwrap_or_default())
+        Ok(self.history()?.folder_of_objects())
     }
 
-    pub(crate) fn at(path: &Path) -> Repository {
-        Repository { path: path.to_owned() }
-    }
-}
-
-/// Reads what `git log -z --raw` prints: a commit, and behind it `:modes blobs status` and a name for each
-/// file, all of them ended by a zero byte.
-fn read_log(reader: &mut dyn BufRead, seen: &mut dyn FnMut(Commit)) -> std::io::Result<()> {
-    let mut record = Vec::new();
-    let mut open: Option<(Commit, Files)> = None;
-    let mut file_follows = false;
-    while read_record(reader, &mut record)? {
-        if std::mem::take(&mut file_follows) {
-            if let Some((_, files)) = &mut open {
-                files.push(&record);
-            }
-            continue;
-        }
-        let text = record.strip_prefix(b"\n").unwrap_or(&record);
-        if text.starts_with(b":") {
-            file_follows = true;
-        } else if let Some(commit) = parse(text)
-            && let Some((mut done, files)) = open.replace((commit, Files::default()))
-        {
-            done.files = files.digest();
-            seen(done);
-        }
-    }
-    if let Some((mut done, files)) = open {
-        done.files = files.digest();
-        seen(done);
-    }
-    Ok(())
-}
-
-/// Reads up to a zero byte, which is left out; what is behind [`LONGEST_RECORD`] bytes is passed over.
-fn read_record(reader: &mut dyn BufRead, record: &mut Vec<u8>) -> std::io::Result<bool> {
-    record.clear();
-    let mut any = false;
-    loop {
-        let there = reader.fill_buf()?;
-        if there.is_empty() {
-            return Ok(any);
-        }
-        any = true;
-        let end = memchr::memchr(0, there);
-        let bytes = &there[..end.unwrap_or(there.len())];
-        let room = LONGEST_RECORD - record.len();
-        record.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        let used = bytes.len() + usize::from(end.is_some());
-        reader.consume(used);
-        if end.is_some() {
-            return Ok(true);
-        }
-    }
-}
-
-/// A digest over the names of files, in the order of git's trees: patches with the same patch-id have the
-/// same.
-#[derive(Default)]
-pub(crate) struct Files {
-    digest: Sha256,
-    any: bool,
-}
-
-impl Files {
-    pub(crate) fn push(&mut self, name: &[u8]) {
-        self.any = true;
-        self.digest.update(name);
-        self.digest.update([0]);
-    }
-
-    /// Empty without any file.
-    pub(crate) fn digest(self) -> String {
-        if !self.any {
-            return String::new();
-        }
-        self.digest.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
-    }
-}
-
-fn parse(record: &[u8]) -> Option<Commit> {
-    let text = String::from_utf8_lossy(record);
-    let mut parts = text.splitn(4, '\n');
-    Some(Commit {
-        id: parts.next().filter(|id| id.len() >= 40)?.to_owned(),
-        parents: parts.next()?.split_whitespace().count(),
-        author: parts.next()?.to_owned(),
-        message: parts.next().unwrap_or("").to_owned(),
-        files: String::new(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commits_and_files_are_told_apart() {
-        let id = |c: char| c.to_string().repeat(40);
-        let (a, b, c) = (id('a'), id('b'), id('c'));
-        let long = "x".repeat(LONGEST_RECORD + 10);
-        let text = format!(
-            "{a}\n{b}\nN <m>\nfirst\n\nbody\n\0\n:100644 100644 1 2 M\0:odd name\0:100644 100644 1 2 M\0{b}\n\0\
-             {b}\n\nN <m>\n{long}\0{c}\n{a} {b}\nN <m>\nmerge\0"
-        );
-        let mut seen = Vec::new();
-        read_log(&mut text.as_bytes(), &mut |commit| seen.push(commit)).unwrap();
-        assert_eq!(seen.iter().map(|c| c.id.as_str()).collect::<Vec<_>>(), [a, b.clone(), c]);
-        let mut files = Files::default();
-        files.push(b":odd name");
-        files.push(format!("{b}\n").as_bytes());
-        assert_eq!(seen[0].files, files.digest());
-        assert_eq!((seen[0].message.as_str(), seen[0].parents), ("first\n\nbody\n", 1));
-        assert!(seen[1].message.len() < LONGEST_RECORD && seen[1].files.is_empty());
-        assert_eq!((seen[2].message.as_str(), seen[2].parents), ("merge", 2));
+    /// How its objects are named, in the words of `git init --object-format`.
+    pub(crate) fn object_format(&self) -> Result<String, GitError> {
+        Ok(self.history()?.object_format())
     }
 }

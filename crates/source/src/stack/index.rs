@@ -1,7 +1,7 @@
 //! What the commits of a target say, kept on disk and completed step by step.
 //!
 //! Decides nothing about patches. A cache file holds one record for each commit that was ever
-//! looked at; what is missing is asked of git. A damaged cache is asked for again. Main type: [`Index`].
+//! looked at; what is missing is read. A damaged cache is made again. Main type: [`Index`].
 
 use std::collections::HashMap;
 use std::fs;
@@ -76,7 +76,7 @@ impl Index {
         let digest = Sha256::digest(objects.as_os_str().as_encoded_bytes());
         let name: String = digest.iter().take(8).map(|b| format!("{b:02x}")).collect();
         let folder = cache.join("stacks").join(name);
-        // Without a cache all is asked of git again; that is slow, not wrong.
+        // Without a cache all is read again; that is slow, not wrong.
         let _ = fs::create_dir_all(&folder);
         Ok(Index { entries: folder.join("commits-2.jsonl"), patches: folder.join("patch-ids-1") })
     }
@@ -94,18 +94,17 @@ impl Index {
         if list.onto.as_deref() == Some(onto) {
             return self.records(repository, &list.commits);
         }
-        let mut range = vec![onto.to_owned(), format!("^{meeting}")];
+        let mut without = vec![meeting.to_owned()];
         // What was there for a branch that was rewritten since does not count.
         let grown = list.onto.as_deref().filter(|old| repository.is_ancestor(old, onto));
-        range.extend(grown.map(|old| format!("^{old}")));
+        without.extend(grown.map(str::to_owned));
         let mut entries = Vec::new();
         if self.entries.exists() {
-            let range: Vec<&str> = range.iter().map(String::as_str).collect();
-            entries = self.records(repository, &repository.list(&range)?)?;
+            entries = self.records(repository, &repository.range(onto, &without)?)?;
         } else {
             // All is new: the history is walked once for names and messages.
             let mut new = Vec::new();
-            repository.each_of(&range, &mut |commit| {
+            repository.each_of(onto, &without, &mut |commit| {
                 let entry = Entry::of(commit);
                 push_record(&mut new, &entry);
                 entries.push(entry);
@@ -120,7 +119,7 @@ impl Index {
         Ok(entries)
     }
 
-    /// Records of `commits`, in that order; what no file holds is asked of git.
+    /// Records of `commits`, in that order; what no file holds is read.
     fn records(&self, repository: &Repository, commits: &[String]) -> Result<Vec<Entry>, GitError> {
         let text = fs::read(&self.entries).unwrap_or_default();
         let mut lines: HashMap<&[u8], &[u8]> = HashMap::new();
@@ -242,7 +241,7 @@ fn push_record(records: &mut Vec<u8>, entry: &Entry) {
 }
 
 /// One write, so that two at once do not mix their lines; a torn line is not understood later, and
-/// its commit is asked for again.
+/// its commit is read again.
 fn append(path: &Path, bytes: &[u8]) {
     if !bytes.is_empty()
         && let Ok(mut file) = fs::File::options().append(true).create(true).open(path)

@@ -5,6 +5,7 @@
 
 mod diff;
 pub mod git;
+mod history;
 pub mod index;
 pub mod mail;
 pub mod message;

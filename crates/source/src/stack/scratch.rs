@@ -30,8 +30,7 @@ impl Scratch {
         let dir = tempfile::tempdir().map_err(io)?;
         let repository = Repository::at(dir.path());
         // Names of objects have to be made as the user's are.
-        let format = user.text(&["rev-parse", "--show-object-format"])?;
-        let format = format!("--object-format={format}");
+        let format = format!("--object-format={}", user.object_format()?);
         repository.bytes(&["init", "--quiet", "--bare", &format, "."], b"")?;
         // commit-tree wants a name; the user's own is taken where there is one.
         for (key, otherwise) in NOBODY {

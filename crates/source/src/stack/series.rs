@@ -10,7 +10,8 @@ use std::path::{Component, Path, PathBuf};
 
 use thiserror::Error;
 
-use super::git::{Files, GitError, Repository};
+use super::git::{GitError, Repository};
+use super::history::Files;
 use super::mail::{self, Mail};
 use super::scratch::Scratch;
 

@@ -47,8 +47,7 @@ pub fn patches(
     labels: &[String],
 ) -> Result<Vec<Patch>, GitError> {
     let reader = stack.reader(repository);
-    let range = [stack.tip.as_str(), &format!("^{}", stack.base)];
-    let ids = reader.list(&["--reverse", "--topo-order", range[0], range[1]])?;
+    let ids = reader.line(&stack.base, &stack.tip)?;
     let mut patches = Vec::new();
     reader.each(&ids, &mut |mut commit| {
         let message = Message::parse(&commit.message, labels);
