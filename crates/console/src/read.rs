@@ -132,7 +132,8 @@ impl Reader {
                 let unpack = flate2::write::MultiGzDecoder::new(Vec::new());
                 Kind::Packed(Box::new(Packed { unpack, inside, broken: false }))
             }
-            Wrapping::None if is_journal(&head) => Kind::Journal(Box::default(), stream),
+            // What a journal holds may look like a mail, but no mail begins with an object.
+            _ if is_journal(&head) => Kind::Journal(Box::default(), stream),
             Wrapping::None => Kind::Console(stream),
             kind => Kind::Mail(Vec::new(), kind),
         };

@@ -197,6 +197,10 @@ fn journal() {
     check(&result, true);
     check_boot(&result);
     assert_eq!(result.reports[0].time.as_deref(), Some("3.620075"));
+    // A fuzzer's: lines of a mail behind the first entry make no mail of it.
+    let mixed =
+        "{\"MESSAGE\":\"x\"}\nFrom: a@example.org\nDate: Wed, 9 Aug 2023 21:33:40 -0400\n\n> y\n";
+    assert_eq!(read(mixed.as_bytes()).format, "journal-json");
 }
 
 /// `scripts/decode_stacktrace.sh` puts file and line in the place of offset and size, and a
