@@ -22,13 +22,12 @@ pub(crate) fn normalise(title: &str) -> String {
             // Processes of the fuzzer are numbered and named by the run.
             (r"syz-executor\.?[0-9]+(?:[/:][0-9]+)?", "syz-executor"),
             (r"syzkaller[0-9]+(?:[/:][0-9]+)?", "syzkaller"),
-            // The JIT names a program by its tag.
-            (r"\bbpf_prog_[0-9a-f]{16}", "bpf_prog_ADDR"),
-            (r"\b(?:0x)?[0-9a-f]{6,16}\b", "ADDR"),
-            (r"\b0x[0-9a-f]+\b", "ADDR"),
-            (r"\b(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?::[0-9]+)?\b", "IP"),
-            (r"\bCPU[#: ]*[0-9]+", "CPU"),
-            (r"(\.[a-zA-Z]{1,3}):[0-9]+(?::[0-9]+)?", "$1:LINE"),
+            // What looks like an address is none of a name's words, but a name may end in one: the tag of a
+            // program of the JIT.
+            (r"([^a-zA-Z0-9])(?:0x)?[0-9a-f]{6,}", "${1}ADDR"),
+            (r"\b(?:[0-9]{1,3}\.){3}[0-9]{1,3}\b", "IP"),
+            (r"\bCPU#[0-9]+", "CPU"),
+            (r"(\.\w+)(?::[0-9]+)+", "$1:LINE"),
         ]
         .into_iter()
         .map(|(p, r)| (Regex::new(p).expect("a fixed pattern"), r))
@@ -69,8 +68,8 @@ fn numbers(text: &str) -> String {
         let before = at.checked_sub(1).map(|i| bytes[i]);
         let after = bytes.get(end).copied();
         let letter = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-        // A long number behind a letter counts things; a short one is part of a name.
-        if letter(after) || letter(before) && end - at < 6 {
+        // A long number in a word counts things; a short one is part of a name, such as `nl802154`.
+        if end - at < 7 && (letter(after) || letter(before)) {
             out.push_str(&text[at..end]);
         } else {
             out.push_str("NUM");
@@ -272,6 +271,9 @@ mod tests {
             ("server 10.0.0.1 lost", "server IP lost"),
             ("stuck on CPU#1", "stuck on CPU"),
             ("ath10k USB", "ath10k USB"),
+            ("nl802154_x and testdir1234567x", "nl802154_x and testdirNUMx"),
+            ("error 0x12 at 0xffffffff81234567", "error 0x12 at ADDR"),
+            ("a 10.0.0.1:80 b.txt:1:2", "a IP:NUM b.txt:LINE"),
             ("ath10k 5 a", "ath10k NUM a"),
             ("é 5\u{85}a", "NUMa"),
             ("a  \t b", "a b"),
