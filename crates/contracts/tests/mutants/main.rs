@@ -6,6 +6,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+#[path = "../cached/mod.rs"]
+mod cached;
 mod plant;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,21 +25,8 @@ fn images() -> Vec<PathBuf> {
     if let Some(named) = std::env::var_os("KOLUMBO_IMAGES") {
         return std::env::split_paths(&named).collect();
     }
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    let kernels = cache.and_then(|cache| std::fs::read_dir(cache.join("kolumbo/kernels")).ok());
-    let debug = kernels.into_iter().flatten().flatten().flat_map(|release| {
-        std::fs::read_dir(release.path().join("usr/lib/debug/boot")).into_iter().flatten().flatten()
-    });
-    let mut found: Vec<PathBuf> = debug
-        .map(|entry| entry.path())
-        .filter(|path| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinux"))
-        })
-        .collect();
-    found.sort();
-    found.pop().into_iter().collect()
+    let found = cached::newest("usr/lib/debug/boot/vmlinux-{release}");
+    found.map(|(_, path)| path).into_iter().collect()
 }
 
 /// One bug of each kind for each function, and one of each kind among those that everybody suffers from.
