@@ -139,9 +139,11 @@ defconfig:
 bzImage:
 \t@echo '  CC      one.o'
 \t@echo '#define MADE __FILE__' > $(O)/made.h
-\t@$(CC) $(KCFLAGS) -I$(O) -c $(SRC)/one.c -o $(O)/one.o
+\t@echo nop > $(O)/two.S
+\t@cd $(O) && $(CC) -g $(KCFLAGS) -I$(O) -c $(SRC)/one.c -o one.o
+\t@cd $(O) && $(CC) -g $(KAFLAGS) -c two.S -o two.o
 \t@mkdir -p $(O)/arch/x86/boot
-\t@(cat $(O)/one.o; echo $(KBUILD_BUILD_TIMESTAMP) $(KBUILD_BUILD_USER) $(KBUILD_BUILD_HOST) $(KBUILD_BUILD_VERSION)) \\
+\t@(cat $(O)/one.o $(O)/two.o; echo $(KBUILD_BUILD_TIMESTAMP) $(KBUILD_BUILD_USER) $(KBUILD_BUILD_HOST) $(KBUILD_BUILD_VERSION)) \\
 \t\t> $(O)/arch/x86/boot/bzImage
 ";
     let image = || {
