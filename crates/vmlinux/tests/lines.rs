@@ -147,6 +147,27 @@ fn lines_and_inlines_equal_addr2line() {
     }
 }
 
+/// Reproducible builds map the folder of the compiler to ".", which says nothing.
+#[test]
+fn a_folder_that_was_mapped_away_does_not_show() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("kernel")).unwrap();
+    std::fs::write(folder.path().join("kernel/one.c"), "void _start(void)\n{\n}\n").unwrap();
+    let map = format!("-ffile-prefix-map={}=.", folder.path().display());
+    let built = Command::new("gcc")
+        .args(["-g", "-static", "-nostdlib", &map, "kernel/one.c", "-o", "one"])
+        .current_dir(folder.path())
+        .status();
+    let Ok(status) = built else { return debian::skip("gcc") };
+    assert!(status.success());
+    let bytes = std::fs::read(folder.path().join("one")).unwrap();
+    let elf = Elf::parse(&bytes).unwrap();
+    let start = SymbolTable::from_elf(&elf, |_| true).address_of("_start").unwrap();
+    let sections = DebugSections::of(&elf).unwrap();
+    let frames = plain(&sections.lines().frames(start));
+    assert_eq!(frames, [("_start".to_owned(), "kernel/one.c:2".to_owned())]);
+}
+
 /// The kind of difference between two answers.
 fn difference(ours: &Plain, theirs: &Plain, reaches: impl Fn(&str) -> bool) -> &'static str {
     let path = |p: &Plain| p.iter().map(|(f, place)| (f.clone(), normal(place))).collect::<Plain>();
