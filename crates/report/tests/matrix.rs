@@ -3,7 +3,7 @@
 mod samples;
 
 use expect_test::{Expect, expect};
-use kolumbo_case::matrix::MatrixFile;
+use kolumbo_case::matrix::{MatrixFile, Place};
 use kolumbo_report::matrix::text::{self, Style};
 
 fn table(matrix: &MatrixFile, style: Style, expect: Expect) {
@@ -35,6 +35,21 @@ fn a_planted_sickness() {
         18 cells, 16 healthy, 2 sick, 2 not as expected, 18 runs, 88.1 s
     "#]],
     );
+}
+
+#[test]
+fn where_anything_fails_comes_before_each_bug() {
+    let mut matrix = samples::mixed();
+    let sentence = "clang and smp ≥ 2".to_owned();
+    matrix.any_bug = Some(Place { sentence, ..Place::default() });
+    let text = text::table(&matrix, Style::default());
+    let (before, _) = text.split_once("A  hung-boot").unwrap();
+    assert!(before.ends_with("anything fails: clang and smp >= 2\n"), "{before}");
+    let mut page = Vec::new();
+    kolumbo_report::matrix::html::write(&matrix, &kolumbo_report::matrix::NoDetails, &mut page)
+        .unwrap();
+    let page = String::from_utf8(page).unwrap();
+    assert!(page.contains("<p>Anything fails: clang and smp ≥ 2</p>\n<ol>"));
 }
 
 #[test]

@@ -10,7 +10,7 @@
 use kolumbo_case::file::{CaseState, GuestFacts, HostFacts, InputFile, QemuFacts};
 use kolumbo_case::matrix::{
     Answer, Axis, AxisValue, Bug, Cell, Condition, Counts, MATRIX_FORMAT_VERSION, MatrixFile,
-    Relation, Run, Term,
+    Place, Relation, Run, Term,
 };
 use kolumbo_case::{CaseFile, Evidence, Phase, VcpuSample, Verdict, VerdictKind};
 use kolumbo_report::matrix::{ConsoleTail, Details};
@@ -391,6 +391,7 @@ pub fn hostile() -> MatrixFile {
             run.bug = run.bug.map(|b| if number % 3 == 0 { u32::MAX } else { b });
         }
     }
+    matrix.any_bug = Some(Place { sentence: long, ..Place::default() });
     matrix
 }
 
