@@ -209,7 +209,7 @@ fn judge(table: &Value, logs: &str) {
         let judged = counts["healthy"].as_u64().unwrap() + counts["sick"].as_u64().unwrap();
         assert_eq!(judged, 1, "{cell}\n{logs}");
     }
-    assert_eq!(table["bugs"][0]["sentence"], "smp ≥ 2 and safe-ret");
+    assert_eq!(table["bugs"][0]["sentence"], "smp ≥ 2 and safe-ret", "{table:#}\n{logs}");
 }
 
 #[test]

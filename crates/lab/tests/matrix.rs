@@ -8,9 +8,9 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kolumbo_case::file::CaseState;
+use kolumbo_case::file::{CaseState, GuestFacts};
 use kolumbo_case::matrix::{Answer, MatrixFile, Run};
-use kolumbo_case::{CASE_FORMAT_VERSION, CaseFile, Phase, Verdict, VerdictKind};
+use kolumbo_case::{BootSpec, CASE_FORMAT_VERSION, CaseFile, Phase, Verdict, VerdictKind};
 use kolumbo_lab::folder::FolderWriter;
 use kolumbo_lab::matrix::drive::{Matrix, MatrixError, Options, Progress, Watcher};
 use kolumbo_lab::matrix::executor::{Ended, Executor, ExecutorError, Finished, Job};
@@ -268,6 +268,43 @@ fn a_case_that_was_finished_by_the_dead_is_taken_as_it_is() {
     assert_eq!(summary.cells[0].runs[0].verdict, Some(VerdictKind::Panicked));
     assert_eq!(summary.cells[1].runs.len(), 1);
     assert_eq!(summary.cells[2].runs[0].verdict, Some(VerdictKind::Booted));
+}
+
+/// A guest of `smp` CPUs of which `online` came up.
+fn ended_with_cpus(verdict: VerdictKind, online: u32, smp: u32) -> Ended {
+    let guest = GuestFacts { cpus_online: online, ..GuestFacts::default() };
+    let spec = BootSpec { smp, ..BootSpec::default() };
+    Ended::Case(Box::new(CaseFile { spec, guest: Some(guest), ..case(verdict) }))
+}
+
+#[test]
+fn a_guest_with_fewer_cpus_than_its_cell_is_no_healthy_run_of_it() {
+    let run = |axes: &[&str], rule: fn(&Job) -> Ended| {
+        let dir = tempfile::tempdir().unwrap();
+        let request = request(dir.path(), axes);
+        let mut matrix =
+            Matrix::begin(&dir.path().join("m"), request, options(1), dir.path()).unwrap();
+        assert!(matrix.drive(&mut Stub::new(rule), never(), &mut Silent::default()).unwrap());
+        matrix.summary().unwrap()
+    };
+    let counts = |summary: &MatrixFile| {
+        let of = summary.cells.iter().map(|c| &c.counts);
+        of.map(|c| (c.healthy, c.sick, c.errors)).collect::<Vec<_>>()
+    };
+    // With two CPUs one did not come up, once; with four it never does.
+    let summary = run(&["smp=1,2,4"], |job| {
+        let smp = job.request.spec.smp;
+        let lost = smp == 4 || (smp == 2 && job.key.attempt == 1);
+        ended_with_cpus(VerdictKind::Booted, smp - u32::from(lost), smp)
+    });
+    assert_eq!(counts(&summary), [(1, 0, 0), (1, 0, 1), (0, 0, 3)]);
+    assert!(summary.cells[2].runs[0].reason.starts_with("3 of 4 CPUs came up"));
+    // A sick guest is sick with any number, and what is not varied does not count.
+    let sick =
+        run(&["smp=2,4"], |job| ended_with_cpus(VerdictKind::Panicked, 1, job.request.spec.smp));
+    assert_eq!(counts(&sick), [(0, 1, 0), (0, 1, 0)]);
+    let other = run(&["append=a:x,b:y"], |_| ended_with_cpus(VerdictKind::Booted, 1, 2));
+    assert_eq!(counts(&other), [(1, 0, 0), (1, 0, 0)]);
 }
 
 #[test]

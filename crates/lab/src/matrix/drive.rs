@@ -378,13 +378,18 @@ impl Matrix {
         // A healthy guest's console tells nothing that the table needs.
         let console = if healthy { Vec::new() } else { out.console().unwrap_or_default() };
         let verdict = case.outcome.as_ref();
+        let untested = self.untested(case).filter(|_| healthy);
+        let reason = || verdict.map_or_else(String::new, |v| v.reason.clone());
         Run {
             repeat: key.repeat,
             attempt: key.attempt,
             folder,
             started: case.started.clone(),
-            verdict: verdict.map(|v| v.verdict),
-            reason: verdict.map_or_else(String::new, |v| v.reason.clone()),
+            verdict: match untested {
+                Some(_) => Some(VerdictKind::CannotTell),
+                None => verdict.map(|v| v.verdict),
+            },
+            reason: untested.unwrap_or_else(reason),
             phase: verdict.map(|v| v.phase).unwrap_or_default(),
             signature: match verdict.map(|v| v.verdict) {
                 None | Some(VerdictKind::CannotTell) => String::new(),
@@ -395,6 +400,13 @@ impl Matrix {
             decided_ms: verdict.map_or(0, |v| v.decided_ms),
             timeline: case.timeline.clone(),
         }
+    }
+
+    /// Why a healthy guest tells nothing of its cell: where the number of CPUs is what is varied, it has to
+    /// have that many.
+    fn untested(&self, case: &CaseFile) -> Option<String> {
+        let varied = self.plan.request.axes.iter().any(|axis| axis.name == "smp");
+        boot::missing_cpus(case).filter(|_| varied)
     }
 }
 
