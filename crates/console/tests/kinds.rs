@@ -420,7 +420,12 @@ fn hangs() {
             "foo_do kvm_mmu_page_fault kvm_vcpu_ioctl __se_sys_ioctl do_syscall_64".to_owned(),
             "kvm_vcpu_ioctl",
         ),
-        ("foo_do handle_mm_fault __do_page_fault do_page_fault".to_owned(), "handle_mm_fault"),
+        ("foo_do handle_mm_fault __do_page_fault do_page_fault".to_owned(), "foo_do"),
+        (
+            "clear_page_erms foo_do __handle_mm_fault handle_mm_fault do_user_addr_fault exc_page_fault"
+                .to_owned(),
+            "foo_do",
+        ),
     ] {
         let log = format!(
             "watchdog: BUG: soft lockup - CPU#1 stuck for 143s! [worker:1234]\n{TASK}\n{}{}",
