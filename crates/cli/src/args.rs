@@ -217,7 +217,7 @@ pub(crate) struct ShowArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ReadArgs {
     /// A log, a mail (eml, mbox, the text of a web archive), `journalctl -k` in its short or JSON
-    /// form, or a case folder; - is standard input
+    /// form, a case folder, or a folder of pstore (/sys/fs/pstore); - is standard input
     #[arg(value_name = "FILE", value_hint = ValueHint::AnyPath)]
     pub(crate) file: PathBuf,
     /// Only the first crash

@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use kolumbo_case::Gap;
 use kolumbo_console::{ReadOptions, Reader};
 use kolumbo_report::crash::{Shown, report};
 
@@ -18,18 +20,24 @@ pub(crate) fn run(args: &ReadArgs) -> Result<Outcome> {
     if args.file.as_os_str() == "-" {
         pour(&mut std::io::stdin().lock(), &mut reader).context("reading standard input")?;
     } else {
-        // A case folder stands for the console in it.
-        let inside = args.file.join("console.log");
-        let path = if args.file.is_dir() { &inside } else { &args.file };
-        let mut file = File::open(path).with_context(|| {
-            format!(
-                "opening {}: name a log, a mail or a case folder, or - for standard input",
-                path.display()
-            )
-        })?;
-        pour(&mut file, &mut reader).with_context(|| format!("reading {}", path.display()))?;
+        for path in files_of(&args.file) {
+            let mut file = File::open(&path).with_context(|| {
+                format!(
+                    "opening {}: name a log, a mail, a case folder or a folder of pstore, or - for standard input",
+                    path.display()
+                )
+            })?;
+            pour(&mut file, &mut reader).with_context(|| format!("reading {}", path.display()))?;
+        }
     }
-    let result = reader.finish();
+    let mut result = reader.finish();
+    let packed = records_in(&args.file, |name| name.ends_with(PACKED)).len();
+    if packed > 0 {
+        let what = format!(
+            "{packed} records of pstore are still packed ({PACKED}): the kernel that mounts pstore unpacks them"
+        );
+        result.gaps.push(Gap { what, span: None });
+    }
     let mut out = std::io::stdout().lock();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &result)?;
@@ -43,6 +51,37 @@ pub(crate) fn run(args: &ReadArgs) -> Result<Outcome> {
     };
     write!(out, "{}", report(&result, shown))?;
     Ok(Outcome::Done)
+}
+
+/// The ending of records that the running kernel could not unpack.
+const PACKED: &str = ".enc.z";
+
+/// What is read for an argument: a case folder stands for the console in it, a folder of fs/pstore for its records.
+fn files_of(argument: &Path) -> Vec<PathBuf> {
+    let console = argument.join("console.log");
+    let records = records_in(argument, |name| !name.ends_with(PACKED));
+    match (argument.is_dir(), console.exists(), records.is_empty()) {
+        (true, false, false) => records,
+        (true, ..) => vec![console],
+        (false, ..) => vec![argument.to_owned()],
+    }
+}
+
+/// Records of dumps (`dmesg-BACKEND-ID`) in a folder whose names are wanted, in the order of their numbers.
+fn records_in(dir: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let mut found: Vec<(u128, PathBuf)> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let (_, id) = name.strip_prefix("dmesg-")?.split_once('-')?;
+            let digits = id.split('.').next().unwrap_or_default();
+            let number = digits.parse().unwrap_or(u128::MAX);
+            wanted(&name).then(|| (number, entry.path()))
+        })
+        .collect();
+    found.sort();
+    found.into_iter().map(|(_, path)| path).collect()
 }
 
 fn pour(from: &mut impl Read, reader: &mut Reader) -> std::io::Result<()> {

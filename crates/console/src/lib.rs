@@ -19,6 +19,7 @@ mod listing;
 mod mail;
 pub mod phase;
 pub mod prefix;
+mod pstore;
 pub mod read;
 mod registers;
 mod report;

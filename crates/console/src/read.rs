@@ -1,6 +1,6 @@
 //! One input of any kind to everything that it says.
 //!
-//! Decides whether the input is a console, a journal or a mail, packed or not, and hands it to whoever reads that.
+//! Decides whether the input is a console, a journal, records of fs/pstore or a mail, packed or not, and hands it to whoever reads that.
 //! Memory is bounded for all of them. Main type: [`Reader`]; [`read`] is the short form.
 
 use std::io::Write as _;
@@ -9,6 +9,7 @@ use kolumbo_case::{Gap, InputPart, READ_FORMAT_VERSION, ReadResult, Span};
 
 use crate::journal::{JournalReader, is_journal};
 use crate::mail::{MAX_MAIL, Wrapping, for_each_part, wrapping};
+use crate::pstore::{MAX_RECORDS, is_pstore, join};
 use crate::stream::{ConsoleStream, read_text};
 use crate::text::{MAX_LINES, split};
 
@@ -46,6 +47,7 @@ enum Kind {
     Mail(Vec<u8>, Wrapping),
     Journal(Box<JournalReader>, Box<ConsoleStream>),
     Console(Box<ConsoleStream>),
+    Records(Vec<u8>),
     Packed(Box<Packed>),
 }
 
@@ -134,6 +136,7 @@ impl Reader {
             }
             // What a journal holds may look like a mail, but no mail begins with an object.
             _ if is_journal(&head) => Kind::Journal(Box::default(), stream),
+            _ if is_pstore(&head) => Kind::Records(Vec::new()),
             Wrapping::None => Kind::Console(stream),
             kind => Kind::Mail(Vec::new(), kind),
         };
@@ -149,11 +152,18 @@ impl Reader {
                         "the mail is longer than {MAX_MAIL} bytes: it was read as plain text, without undoing quoting or MIME"
                     );
                     self.gaps.push(Gap { what, span: None });
-                    let held = std::mem::take(held);
-                    let mut stream = Box::new(ConsoleStream::new(0, self.options.first_only));
-                    stream.feed(&held);
-                    stream.feed(bytes);
-                    self.kind = Kind::Console(stream);
+                    self.kind = console(self.options, &[held, bytes]);
+                    return;
+                }
+                held.extend_from_slice(bytes);
+            }
+            Kind::Records(held) => {
+                if held.len() + bytes.len() > MAX_RECORDS {
+                    let what = format!(
+                        "records of pstore with more than {MAX_RECORDS} bytes: they were read as they stand"
+                    );
+                    self.gaps.push(Gap { what, span: None });
+                    self.kind = console(self.options, &[held, bytes]);
                     return;
                 }
                 held.extend_from_slice(bytes);
@@ -192,6 +202,7 @@ impl Reader {
                 result.parts = vec![lines];
                 result
             }
+            Kind::Records(held) => read_records(&held, input, first_only),
             Kind::Packed(packed) => packed.finish(),
             Kind::Mail(bytes, kind) => read_mail(&bytes, kind, input, first_only),
         };
@@ -213,6 +224,30 @@ fn packed_by(head: &[u8]) -> Option<(&'static str, &'static str)> {
     .into_iter()
     .find(|(magic, ..)| head.starts_with(magic))
     .map(|(_, packer, unpack)| (packer, unpack))
+}
+
+/// A console that was held back so far.
+fn console(options: ReadOptions, pieces: &[&[u8]]) -> Kind {
+    let mut stream = Box::new(ConsoleStream::new(0, options.first_only));
+    for piece in pieces {
+        stream.feed(piece);
+    }
+    Kind::Console(stream)
+}
+
+/// Places in a log that was put together count there, not in the records.
+fn read_records(bytes: &[u8], input: InputPart, first_only: bool) -> ReadResult {
+    let mut stream = ConsoleStream::new(0, first_only);
+    let Some((log, gaps)) = join(bytes) else {
+        stream.feed(bytes);
+        return ReadResult { format: "console".into(), parts: vec![input], ..stream.finish() };
+    };
+    stream.feed(&log);
+    let mut result = ReadResult { format: "pstore".into(), ..stream.finish() };
+    let (name, encoding) = ("log".into(), "pstore".into());
+    result.parts = vec![InputPart { name, encoding, len: log.len() as u64, mail: None }];
+    result.gaps.extend(gaps);
+    result
 }
 
 fn read_mail(bytes: &[u8], kind: Wrapping, input: InputPart, first_only: bool) -> ReadResult {

@@ -136,6 +136,21 @@ fn pstore() {
     let result = read(log.as_bytes());
     check(&result, true);
     check_boot(&result);
+
+    // As a firmware keeps it: cut from its end into records, which are listed by their numbers.
+    let lines: Vec<&str> = log.lines().skip(1).collect();
+    let records: Vec<String> = lines
+        .rchunks(7)
+        .enumerate()
+        .map(|(n, lines)| format!("Oops#1 Part{}\n{}\n", n + 1, lines.join("\n")))
+        .collect();
+    assert!(records.len() > 5, "the crash is cut, too");
+    let result = read(records.concat().as_bytes());
+    assert_eq!((result.format.as_str(), result.gaps.len()), ("pstore", 0));
+    check(&result, true);
+    check_boot(&result);
+    let result = read(records[1..].iter().rev().cloned().collect::<String>().as_bytes());
+    assert_eq!(result.boots.len(), 1);
 }
 
 /// `dmesg`, `dmesg -T`, `dmesg -x`, with callers, and without any mark.
