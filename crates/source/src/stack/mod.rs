@@ -4,6 +4,7 @@
 //! [`plan::plan`], [`revert::series`].
 
 mod diff;
+mod error;
 pub mod git;
 mod history;
 pub mod index;

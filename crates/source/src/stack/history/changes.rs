@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use gix::ObjectId;
 use sha2::{Digest, Sha256};
 
-use super::super::git::GitError;
+use super::super::error::GitError;
 use super::objects::{Kind, Objects};
 
 /// Deepest folder that is looked into; git itself refuses what is deeper.

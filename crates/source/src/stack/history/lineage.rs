@@ -9,7 +9,7 @@ use std::collections::BinaryHeap;
 use gix::ObjectId;
 use gix::hashtable::{HashMap, HashSet};
 
-use super::super::git::GitError;
+use super::super::error::GitError;
 use super::objects::{Objects, Place};
 
 /// revision.c, SLOP: commits that are looked at after all seems said, since clocks differ.

@@ -19,7 +19,7 @@ use gix::sec::{Trust, trust};
 
 use self::changes::Changes;
 use self::objects::{Objects, Shared};
-use super::git::GitError;
+use super::error::GitError;
 
 pub(crate) use self::changes::Files;
 pub use self::commit::Commit;

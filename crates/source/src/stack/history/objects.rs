@@ -10,7 +10,7 @@ use std::sync::Arc;
 use gix::ObjectId;
 use gix::objs::Find;
 
-use super::super::git::GitError;
+use super::super::error::GitError;
 use super::commit::{Head, parse_head};
 
 pub(super) use gix::objs::Kind;
