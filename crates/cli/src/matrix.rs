@@ -208,6 +208,9 @@ fn print(args: &MatrixArgs, matrix: &MatrixFile) -> Result<()> {
         report::github::commands(matrix, &mut out)?;
     }
     if args.quiet {
+        if let Some(place) = &matrix.any_bug {
+            writeln!(out, "anything fails: {}", report::visible(&place.sentence))?;
+        }
         for bug in &matrix.bugs {
             writeln!(
                 out,

@@ -5,6 +5,7 @@ mod samples;
 use expect_test::{Expect, expect};
 use kolumbo_case::matrix::{MatrixFile, Place};
 use kolumbo_report::matrix::text::{self, Style};
+use kolumbo_report::matrix::{github, junit, ktap};
 
 fn table(matrix: &MatrixFile, style: Style, expect: Expect) {
     expect.assert_eq(&text::table(matrix, style));
@@ -50,7 +51,19 @@ fn where_anything_fails_comes_before_each_bug() {
         .unwrap();
     let page = String::from_utf8(page).unwrap();
     assert!(page.contains("<p>Anything fails: clang and smp ≥ 2</p>\n<ol>"));
+    for (write, expected) in [
+        (ktap::write as Write, "# anything fails: clang and smp ≥ 2\n# A: "),
+        (junit::write, "<property name=\"anything fails\" value=\"clang and smp ≥ 2\""),
+        (github::commands, "::error title=anything fails::clang and smp ≥ 2\n"),
+    ] {
+        let mut out = Vec::new();
+        write(&matrix, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains(expected), "{text}");
+    }
 }
+
+type Write = fn(&MatrixFile, &mut dyn std::io::Write) -> std::io::Result<()>;
 
 #[test]
 fn a_flaky_guest_and_everything_else() {

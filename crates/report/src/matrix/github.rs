@@ -6,9 +6,9 @@
 
 use std::io;
 
-use kolumbo_case::matrix::{Answer, Cell, MatrixFile};
+use kolumbo_case::matrix::{Answer, Bug, Cell, MatrixFile};
 
-use super::words::{Outcome, clipped, mark, outcome, sentence, strikes, visible, worst};
+use super::words::{Outcome, anywhere, clipped, mark, outcome, sentence, strikes, visible, worst};
 
 /// The longest message, in characters.
 const FIELD: usize = 1_000;
@@ -77,13 +77,18 @@ fn each(
     matrix: &MatrixFile,
     say: &mut dyn FnMut(Severity, &str, &str) -> io::Result<()>,
 ) -> io::Result<()> {
-    for (number, bug) in matrix.bugs.iter().enumerate() {
-        // Where every cell with this bug was expected to be sick, nothing is new.
-        let unexpected = bug.cells.iter().any(|&cell| {
+    // Where every cell with a bug was expected to be sick, nothing is new.
+    let unexpected = |bug: &Bug| {
+        bug.cells.iter().any(|&cell| {
             let cell = usize::try_from(cell).ok().and_then(|c| matrix.cells.get(c));
             cell.is_none_or(|c| c.as_expected != Some(true))
-        });
-        if !unexpected {
+        })
+    };
+    if let Some(sentence) = anywhere(matrix).filter(|_| matrix.bugs.iter().any(unexpected)) {
+        say(Severity::Error, "anything fails", &clipped(&sentence, FIELD))?;
+    }
+    for (number, bug) in matrix.bugs.iter().enumerate() {
+        if !unexpected(bug) {
             continue;
         }
         let number = u32::try_from(number).unwrap_or(u32::MAX);

@@ -12,7 +12,8 @@ use kolumbo_case::matrix::{Answer, Cell, MatrixFile};
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::words::{
-    Outcome, clipped, duration, label, mark, outcome, percent, sentence, strikes, visible, worst,
+    Outcome, anywhere, clipped, duration, label, mark, outcome, percent, sentence, strikes,
+    visible, worst,
 };
 
 /// Runs of one cell that are written out.
@@ -36,6 +37,9 @@ pub fn write(matrix: &MatrixFile, out: &mut dyn io::Write) -> io::Result<()> {
     suite.add_property(Property::new("kolumbo", field(&matrix.kolumbo)));
     suite.add_property(Property::new("host.kernel", field(&matrix.host.kernel)));
     suite.add_property(Property::new("host.cpu", field(&matrix.host.cpu)));
+    if let Some(sentence) = anywhere(matrix) {
+        suite.add_property(Property::new("anything fails", clipped(&sentence, FIELD).as_ref()));
+    }
     for bug in &matrix.bugs {
         let words = format!(
             "{}: {} ({})",

@@ -9,7 +9,7 @@ use std::io;
 use kolumbo_case::matrix::{Answer, Cell, MatrixFile};
 
 use super::words::{
-    Outcome, clipped, duration, label, letter, outcome, sentence, strikes, visible,
+    Outcome, anywhere, clipped, duration, label, letter, outcome, sentence, strikes, visible,
 };
 
 /// The longest name or diagnostic, in characters.
@@ -88,6 +88,9 @@ fn case(
 fn remarks(matrix: &MatrixFile, out: &mut dyn io::Write) -> io::Result<()> {
     for gap in &matrix.gaps {
         writeln!(out, "# gap: {}", clipped(&visible(gap), FIELD))?;
+    }
+    if let Some(sentence) = anywhere(matrix) {
+        writeln!(out, "# anything fails: {}", clipped(&sentence, FIELD))?;
     }
     for (number, bug) in matrix.bugs.iter().enumerate() {
         let letter = letter(u32::try_from(number).unwrap_or(u32::MAX));

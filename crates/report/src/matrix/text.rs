@@ -11,8 +11,8 @@ use kolumbo_case::matrix::{Answer, Cell, MatrixFile, Run};
 use unicode_width::UnicodeWidthStr;
 
 use super::words::{
-    Mark, Outcome, Totals, clipped, duration, labels, letter, mark, outcome, percent, plural,
-    sentence, short, strikes, visible,
+    Mark, Outcome, Totals, anywhere, clipped, duration, labels, letter, mark, outcome, percent,
+    plural, sentence, short, strikes, visible,
 };
 
 /// A table with more rows than this is summed up.
@@ -433,8 +433,8 @@ impl Page {
     }
 
     fn bugs(&mut self, matrix: &MatrixFile) {
-        if let Some(place) = &matrix.any_bug {
-            self.wrapped("anything fails: ", &clipped(&visible(&place.sentence), SENTENCE));
+        if let Some(sentence) = anywhere(matrix) {
+            self.wrapped("anything fails: ", &clipped(&sentence, SENTENCE));
         }
         for (number, bug) in matrix.bugs.iter().enumerate().take(BUGS) {
             let first = format!("{}  ", letter(u32::try_from(number).unwrap_or(u32::MAX)));

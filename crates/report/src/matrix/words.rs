@@ -141,6 +141,11 @@ pub(crate) fn label<'m>(matrix: &'m MatrixFile, cell: &Cell, axis: usize) -> &'m
     value.and_then(|v| matrix.axes.get(axis)?.values.get(v)).map_or("?", |v| v.label.as_str())
 }
 
+/// Where any of several bugs strikes, if that takes fewer words than each of them.
+pub(crate) fn anywhere(matrix: &MatrixFile) -> Option<String> {
+    matrix.any_bug.as_ref().map(|place| visible(&place.sentence).into_owned())
+}
+
 /// What is known about where a bug strikes, as one sentence.
 pub(crate) fn sentence(bug: &Bug) -> String {
     if !bug.sentence.is_empty() {

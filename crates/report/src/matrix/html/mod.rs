@@ -18,7 +18,7 @@ use kolumbo_case::matrix::MatrixFile;
 use self::data::field;
 use self::script_safe::{integrity, markup};
 use super::Details;
-use super::words::{Totals, plural, sentence, strikes};
+use super::words::{Totals, anywhere, plural, sentence, strikes};
 
 pub use self::detail::{CONSOLE, EMBEDDED, HEALTHY};
 
@@ -121,8 +121,8 @@ fn bugs(matrix: &MatrixFile, out: &mut dyn Write) -> io::Result<()> {
     }
     let what = plural(matrix.bugs.len(), "kind");
     writeln!(out, "<h2 id=\"bugs-title\">{what} of failure</h2>")?;
-    if let Some(place) = &matrix.any_bug {
-        writeln!(out, "<p>Anything fails: {}</p>", markup(&field(&place.sentence)))?;
+    if let Some(sentence) = anywhere(matrix) {
+        writeln!(out, "<p>Anything fails: {}</p>", markup(&field(&sentence)))?;
     }
     writeln!(out, "<ol>")?;
     for (number, bug) in matrix.bugs.iter().enumerate().take(BUGS) {
