@@ -209,7 +209,11 @@ fn judge(table: &Value, logs: &str) {
         let judged = counts["healthy"].as_u64().unwrap() + counts["sick"].as_u64().unwrap();
         assert_eq!(judged, 1, "{cell}\n{logs}");
     }
-    assert_eq!(table["bugs"][0]["sentence"], "smp ≥ 2 and safe-ret", "{table:#}\n{logs}");
+    // Another sickness of a guest on a machine with too few CPUs does not hide the planted one.
+    let bugs = table["bugs"].as_array().unwrap();
+    let planted = bugs.iter().find(|bug| bug["signature"] == "kernel panic: sysrq triggered crash");
+    let sentence = planted.map(|bug| &bug["sentence"]);
+    assert_eq!(sentence, Some(&"smp ≥ 2 and safe-ret".into()), "{table:#}\n{logs}");
 }
 
 #[test]

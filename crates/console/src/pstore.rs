@@ -10,6 +10,8 @@ use kolumbo_case::Gap;
 
 /// Bytes of all records together; the largest backends keep far less.
 pub(crate) const MAX_RECORDS: usize = 8 * 1024 * 1024;
+/// Parts that are put together; a backend holds some hundred.
+const MAX_PARTS: usize = 4096;
 
 /// Why a kernel dumps its log, as a heading names it.
 const REASONS: &[&str] =
@@ -40,9 +42,9 @@ pub(crate) fn is_pstore(head: &[u8]) -> bool {
 }
 
 /// The dumps in `records`, each in the order of its lines, without the headings, and what is missing. None where
-/// there is but one part: it is a log as it stands.
+/// there is but one part, or more than any backend holds: it is a log as it stands.
 pub(crate) fn join(records: &[u8]) -> Option<(Vec<u8>, Vec<Gap>)> {
-    let parts = parts(records);
+    let parts = parts(records)?;
     if parts.len() < 2 {
         return None;
     }
@@ -60,7 +62,8 @@ pub(crate) fn join(records: &[u8]) -> Option<(Vec<u8>, Vec<Gap>)> {
     Some((log, gaps))
 }
 
-fn parts(records: &[u8]) -> Vec<Part<'_>> {
+/// None where there are more than [`MAX_PARTS`].
+fn parts(records: &[u8]) -> Option<Vec<Part<'_>>> {
     let mut parts: Vec<Part<'_>> = Vec::new();
     let mut at = 0;
     for line in records.split_inclusive(|&b| b == b'\n') {
@@ -72,8 +75,11 @@ fn parts(records: &[u8]) -> Vec<Part<'_>> {
             }
             parts.push(Part { dump, number, body: at..records.len() });
         }
+        if parts.len() > MAX_PARTS {
+            return None;
+        }
     }
-    parts
+    Some(parts)
 }
 
 /// Neighbours of one name are one dump until a number comes again: another boot counts from the start.
@@ -139,5 +145,7 @@ mod tests {
         assert_eq!(joined(&format!("{one}{three}Panic#2 Part1\nd\n")).0, "a\nc\nd\n");
         assert_eq!(joined(&format!("{one}{two}\n{one}{two}")).0, "b\nc\nb\nc\n");
         assert!(join(one.as_bytes()).is_none());
+        assert!(join(one.repeat(MAX_PARTS).as_bytes()).is_some());
+        assert!(join(one.repeat(MAX_PARTS + 1).as_bytes()).is_none());
     }
 }
