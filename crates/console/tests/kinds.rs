@@ -373,6 +373,13 @@ fn hangs() {
         frames("smp_call_function_many_cond on_each_cpu foo_do do_syscall_64")
     );
     check(&other, "INFO: rcu detected stall in smp_call_function", "HANG");
+    // Since v5.16 a CPU that finds itself stuck prints its registers, and guesses what is above them.
+    let guessed = format!(
+        "{stall}{TASK}\n{}Call Trace:\n <IRQ>\n ? rcu_dump_cpu_stacks+0x10/0x20\n ? __sysvec_apic_timer_interrupt+0x10/0x20\n </IRQ>\n <TASK>\n ? asm_sysvec_apic_timer_interrupt+0x10/0x20\n{}",
+        registers("smp_call_function_many_cond"),
+        frames(&format!("foo_do {ENTRY}"))
+    );
+    check(&guessed, "INFO: rcu detected stall in foo_ioctl", "HANG");
     let hung = |callers: &str| {
         format!(
             "INFO: task worker:1234 blocked for more than 143 seconds.\ntask:worker state:D pid:1234\n{}",
@@ -420,7 +427,7 @@ fn hangs() {
             "foo_do kvm_mmu_page_fault kvm_vcpu_ioctl __se_sys_ioctl do_syscall_64".to_owned(),
             "kvm_vcpu_ioctl",
         ),
-        ("foo_do handle_mm_fault __do_page_fault do_page_fault".to_owned(), "foo_do"),
+        ("foo_do handle_mm_fault __do_page_fault do_page_fault".to_owned(), "handle_mm_fault"),
         (
             "clear_page_erms foo_do __handle_mm_fault handle_mm_fault do_user_addr_fault exc_page_fault"
                 .to_owned(),

@@ -8,14 +8,15 @@ use super::warning::{
 };
 use super::{Format, Group, IN_TRACE, NO_WAY, Recipe, Step, TRACE, Take};
 
-/// Where a timer interrupt stands on the stack: whoever is stuck is below it.
+/// Where a timer interrupt stands on the stack: whoever is stuck is below it. A CPU that finds itself
+/// stuck unwinds from the registers, and what stands above them is marked as a guess.
 const TICK: &[&str] =
     &["apic_timer_interrupt", "Exception stack", "el1_irq", "el1h_64_irq", "el1_interrupt"];
 
 /// The entry point of the stuck operation.
 pub(super) static STALL: Recipe = Recipe {
     ways: &[
-        &[Step::After(TICK), Step::Pc, Step::Frames],
+        &[Step::After(TICK), Step::Interrupted, Step::Frames],
         &[Step::After(TICK), Step::Frames],
         // A CPU that answers to the NMI alone. Where the grace-period kthread got no time itself,
         // what the other CPUs do is no proof against them.
