@@ -245,8 +245,8 @@ fn named_behind<'a>(text: &'a str, words: &[(&str, usize)]) -> Option<&'a str> {
     function_at(line, last)
 }
 
-/// The function that stands behind `word`, an address before it or not; behind no word at all it is
-/// one with an offset that begins the line.
+/// The function that stands behind `word`, an address before it or not; a place (`at: `) and whatever
+/// begins the line, behind no word at all, has an offset, which what was inlined there has not.
 fn function_at<'a>(line: &'a str, word: &str) -> Option<&'a str> {
     let at = line.find(word)?;
     let mut rest = line[at + word.len()..].trim_start();
@@ -256,7 +256,8 @@ fn function_at<'a>(line: &'a str, word: &str) -> Option<&'a str> {
     let begins = rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$');
     let len = rest.bytes().take_while(|&b| name(b)).count();
-    let placed = !word.is_empty() || rest[len..].starts_with("+0x");
+    let bare = !word.is_empty() && word != "at: ";
+    let placed = bare || rest[len..].starts_with("+0x");
     (begins && placed).then(|| &rest[..len])
 }
 
@@ -297,6 +298,7 @@ fn belonging(text: &Text, at: usize, loose: bool) -> (Vec<usize>, usize) {
     let mut lines = vec![at];
     let mut own_lines = None;
     let mut every_cpu = false;
+    let mut has_stack = false;
     // Lines with the headline and this one, but for guesses of the unwinder.
     let mut told = 1;
     for (index, line) in text.lines.iter().enumerate().skip(at + 1) {
@@ -310,7 +312,10 @@ fn belonging(text: &Text, at: usize, loose: bool) -> (Vec<usize>, usize) {
             break;
         }
         let tracked = head.text.contains(FREED_TWICE) && is_track(&line.text);
-        if own_lines.is_none() && head.caller.is_empty() && begins_another(line) && !tracked {
+        let starts = own_lines.is_none() && head.caller.is_empty() && begins_another(line);
+        let joins = starts && !has_stack && is_stall(&head.text) && is_stall(&line.text);
+        has_stack |= parse_frame(&line.text).is_some();
+        if starts && !tracked && !joins {
             let before = lines.last().map_or("", |&n| text.lines[n].text.as_str());
             own_lines = (!repeats(before, &line.text)).then_some(lines.len());
         }
@@ -377,6 +382,14 @@ pub(crate) fn is_track(line: &str) -> bool {
     ["INFO: Allocated in ", "INFO: Freed in ", "INFO: Slab 0x", "INFO: Object 0x"]
         .iter()
         .any(|track| line.contains(track))
+}
+
+/// kernel/rcu/tree_stall.h, kernel/watchdog.c: the CPU that is stuck and those that wait for it tell of the
+/// same stall, and the lines of two that speak at once are mixed.
+fn is_stall(line: &str) -> bool {
+    line.contains("detected stall")
+        || line.contains("detected expedited stall")
+        || line.contains("BUG: soft lockup")
 }
 
 /// A symboliser repeats a headline for each function that was inlined at its place.

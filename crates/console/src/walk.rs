@@ -116,9 +116,10 @@ fn walk(way: &[Step], recipe: &Recipe, report: &[&str], captures: &[String]) -> 
     Guilt { function: gathered.take(), mixed }
 }
 
-/// `(&mm->mmap_lock){++++}, at: [<ffffffff81000000>] fn+0x1/0x2`: lockdep names who takes a lock.
+/// `(&mm->mmap_lock){++++}, at: [<ffffffff81000000>] fn+0x1/0x2`: lockdep names who takes a lock. A
+/// symboliser repeats the line for each function that was inlined there; the function itself comes last.
 fn held_at(line: &str) -> Option<&str> {
-    let frame = parse_frame(line.split_once(", at: ")?.1)?;
+    let frame = parse_frame(line.split_once(", at: ")?.1).filter(|f| !f.inlined)?;
     let name = frame.place.function?;
     let at = line.rfind(&name)?;
     Some(bare_function(&line[at..at + name.len()]))
@@ -284,6 +285,11 @@ mod tests {
             (
                 &HELD,
                 "lock: (a){+}, at: down_read+0x1/0x2|lock: (b){+}, at: [<ffffffff81000000>] foo+0x1/0x2",
+                "foo",
+            ),
+            (
+                &HELD,
+                "lock: (a){+}, at: inode_lock include/fs.h:1 [inline]|lock: (a){+}, at: foo+0x1/0x2 fs/a.c:1",
                 "foo",
             ),
             (&HELD, "Call Trace:| foo+0x1/0x2", "foo"),

@@ -380,6 +380,9 @@ fn hangs() {
         frames(&format!("foo_do {ENTRY}"))
     );
     check(&guessed, "INFO: rcu detected stall in foo_ioctl", "HANG");
+    // Two CPUs speak at once.
+    let both = ticked.replacen('\n', "\nINFO: rcu_sched detected stalls on CPUs/tasks:\n", 1);
+    check(&both, "INFO: rcu detected stall in rtc_work", "HANG");
     let hung = |callers: &str| {
         format!(
             "INFO: task worker:1234 blocked for more than 143 seconds.\ntask:worker state:D pid:1234\n{}",
@@ -479,6 +482,19 @@ fn locks() {
         ("INFO: trying to register non-static key.", "The code is fine but needs lockdep annotation.".into(), "INFO: trying to register non-static key in foo_do", "UNKNOWN"),
     ] {
         check(&named(head, &middle), title, crash_type);
+    }
+    // A symboliser repeats the line for what was inlined at its place.
+    let inlined = format!(
+        "{}\n{}",
+        at.replace("foo_do+0x10/0x20", "inode_lock include/linux/fs.h:756 [inline]"),
+        at.replace("0x20", "0x20 net/foo.c:12")
+    );
+    for head in ["circular locking dependency", "recursive locking"] {
+        let log = named(
+            &format!("WARNING: possible {head} detected"),
+            &format!("worker/1234 is trying to acquire lock:\n{inlined}"),
+        );
+        check(&log, "possible deadlock in foo_do", "LOCKDEP");
     }
     // Lines of others in between, where nothing says whose they are.
     let noise = "netlink: 8 bytes leftover after parsing attributes\n".repeat(60);
