@@ -298,7 +298,6 @@ fn belonging(text: &Text, at: usize, loose: bool) -> (Vec<usize>, usize) {
     let mut lines = vec![at];
     let mut own_lines = None;
     let mut every_cpu = false;
-    let mut has_stack = false;
     // Lines with the headline and this one, but for guesses of the unwinder.
     let mut told = 1;
     for (index, line) in text.lines.iter().enumerate().skip(at + 1) {
@@ -312,10 +311,7 @@ fn belonging(text: &Text, at: usize, loose: bool) -> (Vec<usize>, usize) {
             break;
         }
         let tracked = head.text.contains(FREED_TWICE) && is_track(&line.text);
-        let starts = own_lines.is_none() && head.caller.is_empty() && begins_another(line);
-        let joins = starts && !has_stack && is_stall(&head.text) && is_stall(&line.text);
-        has_stack |= parse_frame(&line.text).is_some();
-        if starts && !tracked && !joins {
+        if own_lines.is_none() && head.caller.is_empty() && begins_another(line) && !tracked {
             let before = lines.last().map_or("", |&n| text.lines[n].text.as_str());
             own_lines = (!repeats(before, &line.text)).then_some(lines.len());
         }
@@ -382,14 +378,6 @@ pub(crate) fn is_track(line: &str) -> bool {
     ["INFO: Allocated in ", "INFO: Freed in ", "INFO: Slab 0x", "INFO: Object 0x"]
         .iter()
         .any(|track| line.contains(track))
-}
-
-/// kernel/rcu/tree_stall.h, kernel/watchdog.c: the CPU that is stuck and those that wait for it tell of the
-/// same stall, and the lines of two that speak at once are mixed.
-fn is_stall(line: &str) -> bool {
-    line.contains("detected stall")
-        || line.contains("detected expedited stall")
-        || line.contains("BUG: soft lockup")
 }
 
 /// A symboliser repeats a headline for each function that was inlined at its place.

@@ -380,9 +380,6 @@ fn hangs() {
         frames(&format!("foo_do {ENTRY}"))
     );
     check(&guessed, "INFO: rcu detected stall in foo_ioctl", "HANG");
-    // Two CPUs speak at once.
-    let both = ticked.replacen('\n', "\nINFO: rcu_sched detected stalls on CPUs/tasks:\n", 1);
-    check(&both, "INFO: rcu detected stall in rtc_work", "HANG");
     let hung = |callers: &str| {
         format!(
             "INFO: task worker:1234 blocked for more than 143 seconds.\ntask:worker state:D pid:1234\n{}",
