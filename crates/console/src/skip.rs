@@ -158,7 +158,7 @@ pub(crate) fn waited_for(name: &str) -> bool {
 #[rustfmt::skip]
 static DISPATCHERS: &[&str] = &[
     // Work, timers, softirqs, threads.
-    "process_one_work", "process_scheduled_works", "worker_thread", "do_softirq", "handle_softirqs", "run_ksoftirqd", "call_timer_fn", "_run_timers", "run_timer_softirq", "hrtimer_run",
+    "process_one_work", "process_scheduled_works", "do_softirq", "handle_softirqs", "run_ksoftirqd", "call_timer_fn", "_run_timers", "run_timer_softirq", "hrtimer_run",
     "tasklet_action", "tasklet_hi_action", "smpboot_thread_fn", "^kthread$", "start_secondary", "cpu_startup_entry", "ret_from_fork", "task_work_run",
     "smp_call_function", "do_one_initcall", "rest_init",
     // System calls.

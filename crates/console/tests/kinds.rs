@@ -417,6 +417,8 @@ fn hangs() {
         ),
         (format!("foo_do foo_work process_scheduled_works {thread}"), "foo_work"),
         (format!("foo_do foo_work process_one_work {thread}"), "foo_work"),
+        // A worker without work.
+        (format!("preempt_schedule_irq schedule {thread}"), "worker_thread"),
         ("foo_do foo_get_tree vfs_get_tree __x64_sys_mount do_syscall_64".to_owned(), "sys_mount"),
         (
             "foo_do get_signal exit_to_user_mode_loop syscall_exit_to_user_mode do_syscall_64"
@@ -479,6 +481,18 @@ fn locks() {
         ("INFO: trying to register non-static key.", "The code is fine but needs lockdep annotation.".into(), "INFO: trying to register non-static key in foo_do", "UNKNOWN"),
     ] {
         check(&named(head, &middle), title, crash_type);
+    }
+    // Who takes the locks is a helper of locking; who holds others besides is not asked.
+    let others = format!("\n1 lock held by worker/1234:\n #0: {}", at.replace("foo_do", "bar_do"));
+    for (head, holds) in [
+        ("circular locking dependency", holds.replace("foo_do", "down_write")),
+        ("recursive locking", holds.replace("foo_do", "down_read")),
+    ] {
+        let log = named(
+            &format!("WARNING: possible {head} detected"),
+            &format!("worker/1234 is trying to acquire lock:\n{helper}\n{holds}{others}"),
+        );
+        check(&log, "possible deadlock in foo_do", "LOCKDEP");
     }
     // A symboliser repeats the line for what was inlined at its place.
     let inlined = format!(

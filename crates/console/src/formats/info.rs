@@ -4,7 +4,7 @@
 use kolumbo_case::HeadlineKind::{HardLockup, HungTask, Lockdep, Other, RcuStall};
 
 use super::warning::{
-    CHANGED, DEADLOCK, LOCK_ORDER, RCU_USED, TAKEN, TAKEN_TWICE, TAKES, TO_ACQUIRE, TO_ACQUIRE_LOCK,
+    CHANGED, LOCK_ORDER, RCU_USED, TAKEN, TAKEN_TWICE, TAKES, TO_ACQUIRE, TO_ACQUIRE_LOCK,
 };
 use super::{Format, Group, IN_TRACE, NO_WAY, Recipe, Step, TRACE, Take};
 
@@ -65,7 +65,7 @@ static INFO: &[Format] = &[
         Lockdep,
         r"INFO: possible circular locking dependency detected \]",
         "possible deadlock in {frame}",
-        &DEADLOCK,
+        &TAKEN_TWICE,
     )
     .behind(TO_ACQUIRE_LOCK),
     Format::new(

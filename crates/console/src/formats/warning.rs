@@ -150,7 +150,7 @@ static WARNING: &[Format] = &[
         Lockdep,
         r"WARNING: possible circular locking dependency detected",
         "possible deadlock in {frame}",
-        &DEADLOCK,
+        &TAKEN_TWICE,
     ).behind(TO_ACQUIRE_LOCK),
     Format::new(
         Lockdep,
@@ -258,14 +258,8 @@ static WARNING: &[Format] = &[
     Format::plain(Warning, r"WARNING: (.*)", "WARNING: {1}").stackless(),
 ];
 
-/// lockdep names who takes each of the locks; the first that is no helper of locking is guilty.
-pub(super) static DEADLOCK: Recipe = Recipe {
-    ways: &[&[Step::Held, Step::Held, Step::Held, Step::Held, Step::After(TRACE), Step::Frames]],
-    skip: &[],
-    take: Take::First,
-};
-
-/// Two locks, at most: those of the report, not those that the task holds besides.
+/// lockdep names who takes each of the locks; the first that is no helper of locking is guilty. Two locks,
+/// at most: those of the report, not those that the task holds besides.
 pub(super) static TAKEN_TWICE: Recipe = Recipe {
     ways: &[&[Step::Held, Step::Held, Step::After(TRACE), Step::Frames]],
     skip: &[],
