@@ -465,7 +465,10 @@ fn locks() {
     let holds = "\nbut task is already holding lock:\nffff88807a2d0001 (&bar->lock){+.+.}-{3:3}, at: foo_do+0x10/0x20";
     for (head, middle, title, crash_type) in [
         ("WARNING: possible circular locking dependency detected", format!("worker/1234 is trying to acquire lock:\n{at}"), "possible deadlock in foo_do", "LOCKDEP"),
-        ("[ INFO: possible circular locking dependency detected ]", format!("worker/1234 is trying to acquire lock:\n{helper}\n{holds}"), "possible deadlock in foo_do", "LOCKDEP"),
+        ("WARNING: possible circular locking dependency detected", format!("worker/1234 is trying to acquire lock:\n{helper}\n{holds}"), "possible deadlock in foo_do", "LOCKDEP"),
+        ("[ INFO: possible circular locking dependency detected ]", format!("worker/1234 is trying to acquire lock:\n{}\n{holds}", at.replace("foo_do", "__might_fault")), "possible deadlock in __might_fault", "LOCKDEP"),
+        ("[ INFO: SOFTIRQ-safe -> SOFTIRQ-unsafe lock order detected ]", format!("worker/1234 [HC0[0]:SC0[0]:HE0:SE1] is trying to acquire:\n{at}\n... which became SOFTIRQ-irq-safe at:\n  lock_acquire+0x10/0x20\n  bar_do+0x10/0x20\n"), "possible deadlock in foo_do", "LOCKDEP"),
+        ("WARNING: SOFTIRQ-safe -> SOFTIRQ-unsafe lock order detected", format!("worker/1234 [HC0[0]:SC0[0]:HE0:SE1] is trying to acquire:\n{at}\n... which became SOFTIRQ-irq-safe at:\n  lock_acquire+0x10/0x20\n  bar_do+0x10/0x20\n"), "possible deadlock in bar_do", "LOCKDEP"),
         ("WARNING: possible recursive locking detected", format!("worker/1234 is trying to acquire lock:\n{at}"), "possible deadlock in foo_do", "LOCKDEP"),
         ("WARNING: possible irq lock inversion dependency detected", format!("worker/1234 just changed the state of lock:\n{at}"), "possible deadlock in foo_do", "LOCKDEP"),
         ("WARNING: inconsistent lock state", format!("worker/1234 [HC0[0]:SC1[1]:HE1:SE0] takes:\n{at}"), "inconsistent lock state in foo_do", "LOCKDEP"),

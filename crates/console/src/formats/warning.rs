@@ -260,21 +260,21 @@ static WARNING: &[Format] = &[
 
 /// lockdep names who takes each of the locks; the first that is no helper of locking is guilty. Two locks,
 /// at most: those of the report, not those that the task holds besides.
-pub(super) static TAKEN_TWICE: Recipe = Recipe {
+static TAKEN_TWICE: Recipe = Recipe {
     ways: &[&[Step::Held, Step::Held, Step::After(TRACE), Step::Frames]],
     skip: &[],
     take: Take::First,
 };
 
 /// One lock, taken in a context in which it must not be.
-pub(super) static TAKEN: Recipe = Recipe {
+static TAKEN: Recipe = Recipe {
     ways: &[&[Step::Held, Step::After(TRACE), Step::Frames]],
     skip: &[],
     take: Take::First,
 };
 
 /// Two contexts take two locks in a different order: the one that made a lock safe is named.
-pub(super) static LOCK_ORDER: Recipe = Recipe {
+static LOCK_ORDER: Recipe = Recipe {
     ways: &[&[Step::After(&["... which became"]), Step::Frames], &[Step::Capture(1)]],
     skip: &[],
     take: Take::First,
