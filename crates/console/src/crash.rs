@@ -130,19 +130,16 @@ fn name_with(text: &Text, at: usize, group: &'static CompiledGroup, loose: bool)
         joined.push('\n');
     }
     let (format, captures) = best_format(group, &joined)?;
+    let all: Vec<&str> = lines.iter().map(|&i| text.lines[i].text.as_str()).collect();
     // Frames that the unwinder only guessed prove nothing.
-    let told = |i: &usize| {
-        let line = text.lines[*i].text.as_str();
-        parse_frame(line).is_none_or(|f| f.reliable).then_some(line)
-    };
-    let report: Vec<&str> = lines.iter().filter_map(told).collect();
-    let own = lines[..own].iter().filter_map(told).count();
+    let told = |line: &&str| parse_frame(line).is_none_or(|f| f.reliable);
+    let report: Vec<&str> = all.iter().copied().filter(told).collect();
     let mut named = Named { kind: Some(format.kind), ..Default::default() };
     let raw_frame = match &format.guilty {
         Guilty::None => None,
         Guilty::Capture(n) => Some(bare_function(captures.get(*n).map_or("", |c| c)).to_owned()),
         Guilty::Recipe(recipe) => {
-            let guilt = guilty(recipe, &report[..own], &captures);
+            let guilt = guilty(recipe, &all[..own], &captures);
             if guilt.mixed {
                 named.corrupted = Some("a stack of the fault injector is mixed with it".into());
             } else if guilt.function.is_none() {
@@ -171,7 +168,7 @@ fn name_with(text: &Text, at: usize, group: &'static CompiledGroup, loose: bool)
         alts.push(fill(format.title, name));
     }
     let origin = format.alts.iter().any(|a| a.contains("{origin}"));
-    let origin = origin.then(|| guilty(&ORIGIN, &report[..own], &captures).function).flatten();
+    let origin = origin.then(|| guilty(&ORIGIN, &all[..own], &captures).function).flatten();
     for alt in format.alts {
         let alt = match (&origin, alt.contains("{origin}")) {
             (Some(origin), true) => &alt.replace("{origin}", shown_name(origin)),
@@ -248,8 +245,8 @@ fn named_behind<'a>(text: &'a str, words: &[(&str, usize)]) -> Option<&'a str> {
     function_at(line, last)
 }
 
-/// The function that stands behind `word`, an address before it or not; behind no word at all it is
-/// one with an offset that begins the line.
+/// The function that stands behind `word`, an address before it or not; a place (`at: `) and whatever
+/// begins the line, behind no word at all, has an offset, which what was inlined there has not.
 fn function_at<'a>(line: &'a str, word: &str) -> Option<&'a str> {
     let at = line.find(word)?;
     let mut rest = line[at + word.len()..].trim_start();
@@ -259,7 +256,8 @@ fn function_at<'a>(line: &'a str, word: &str) -> Option<&'a str> {
     let begins = rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$');
     let len = rest.bytes().take_while(|&b| name(b)).count();
-    let placed = !word.is_empty() || rest[len..].starts_with("+0x");
+    let bare = !word.is_empty() && word != "at: ";
+    let placed = bare || rest[len..].starts_with("+0x");
     (begins && placed).then(|| &rest[..len])
 }
 

@@ -158,7 +158,7 @@ pub(crate) fn waited_for(name: &str) -> bool {
 #[rustfmt::skip]
 static DISPATCHERS: &[&str] = &[
     // Work, timers, softirqs, threads.
-    "process_one_work", "process_scheduled_works", "worker_thread", "do_softirq", "handle_softirqs", "run_ksoftirqd", "call_timer_fn", "_run_timers", "run_timer_softirq", "hrtimer_run",
+    "process_one_work", "process_scheduled_works", "do_softirq", "handle_softirqs", "run_ksoftirqd", "call_timer_fn", "_run_timers", "run_timer_softirq", "hrtimer_run",
     "tasklet_action", "tasklet_hi_action", "smpboot_thread_fn", "^kthread$", "start_secondary", "cpu_startup_entry", "ret_from_fork", "task_work_run",
     "smp_call_function", "do_one_initcall", "rest_init",
     // System calls.
@@ -167,7 +167,7 @@ static DISPATCHERS: &[&str] = &[
     // What a file, a mapping or a device does behind the call that is the same for all.
     "vfs_write", "vfs_read", "vfs_iter_read", "vfs_iter_write", "do_iter_read", "do_iter_write", "call_read_iter", "call_write_iter", "new_sync_read", "new_sync_write",
     "vfs_ioctl", "ksys_read", "ksys_write", "ksys_ioctl", "compat_ioctl", "compat_sys_ioctl", "sys_ioctl", "SyS_ioctl", "SYSC_ioctl", "blkdev_driver_ioctl", "blkdev_ioctl", "do_iter_readv_writev", "call_mmap",
-    "mmap_region", "do_mmap", "do_dentry_open", "vfs_open", "__fput", "__do_fault", "handle_mm_fault", "do_page_fault", "^page_fault$",
+    "mmap_region", "do_mmap", "do_dentry_open", "vfs_open", "__fput", "__do_fault", "do_page_fault", "^page_fault$",
     // Sockets and netlink.
     "^sock_sendmsg", "^__sock_sendmsg", "^sock_recvmsg", "^sock_release", "^__sock_release", "sys_setsockopt", "do_sock_setsockopt", "kernel_setsockopt", "sock_common_setsockopt",
     "sys_listen", "kernel_listen", "sk_common_release", "^sock_mmap", "__sys_accept", "kernel_accept", "^sock_do_ioctl", "^sock_ioctl", "compat_sock_ioctl", "nfnetlink_rcv_msg",

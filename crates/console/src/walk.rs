@@ -70,6 +70,7 @@ fn walk(way: &[Step], recipe: &Recipe, report: &[&str], captures: &[String]) -> 
             }
             Step::Held => find(&report[at..], |l| held_at(l).is_some()),
             Step::Pc => find(&report[at..], |l| kernel_pc(l).is_some()),
+            Step::Interrupted => find(&report[at..], |l| pc_function(l).is_some()),
             _ => Found::At(0),
         };
         let line = match found {
@@ -97,9 +98,9 @@ fn walk(way: &[Step], recipe: &Recipe, report: &[&str], captures: &[String]) -> 
                 gathered.add(&[held_at(report[line]).unwrap_or_default()]);
                 at = line + 1;
             }
-            Step::Pc => {
+            Step::Pc | Step::Interrupted => {
                 // A jump to nowhere has no function; whoever called is in the trace.
-                let function = kernel_pc(report[line]).unwrap_or_default();
+                let function = pc_function(report[line]).unwrap_or_default();
                 gathered.add(&[bare_function(&function)]);
                 at = line + 1;
             }
@@ -115,24 +116,28 @@ fn walk(way: &[Step], recipe: &Recipe, report: &[&str], captures: &[String]) -> 
     Guilt { function: gathered.take(), mixed }
 }
 
-/// `(&mm->mmap_lock){++++}, at: [<ffffffff81000000>] fn+0x1/0x2`: lockdep names who takes a lock.
+/// `(&mm->mmap_lock){++++}, at: [<ffffffff81000000>] fn+0x1/0x2`: lockdep names who takes a lock. A
+/// symboliser repeats the line for each function that was inlined there; the function itself comes last.
 fn held_at(line: &str) -> Option<&str> {
-    let frame = parse_frame(line.split_once(", at: ")?.1)?;
+    let frame = parse_frame(line.split_once(", at: ")?.1).filter(|f| !f.inlined)?;
     let name = frame.place.function?;
     let at = line.rfind(&name)?;
     Some(bare_function(&line[at..at + name.len()]))
 }
 
-/// The function of a kernel program counter, empty for a bare address.
-fn kernel_pc(line: &str) -> Option<String> {
+/// The function of a program counter, empty for a bare address and for one of a program.
+fn pc_function(line: &str) -> Option<String> {
     // A symboliser names what was inlined there, too; the function itself stands in the next line.
     if line.starts_with("IP:") && !line.contains('+') || line.trim_end().ends_with("[inline]") {
         return None;
     }
-    match parse_pc(line) {
-        Some((place, false)) => Some(place.function.unwrap_or_default()),
-        _ => None,
-    }
+    let (place, user) = parse_pc(line)?;
+    Some(place.function.filter(|_| !user).unwrap_or_default())
+}
+
+/// The function of a kernel program counter, empty for a bare address.
+fn kernel_pc(line: &str) -> Option<String> {
+    pc_function(line).filter(|_| parse_pc(line).is_some_and(|(_, user)| !user))
 }
 
 /// What a search for a line came upon first.
@@ -174,7 +179,7 @@ fn stack(report: &[&str], next: Option<&Step>, gathered: &mut Gathered) -> usize
         }
         let ends = match next {
             Some(Step::After(literals)) => literals.iter().any(|t| line.contains(t)),
-            Some(Step::Pc) => kernel_pc(line).is_some(),
+            Some(Step::Pc | Step::Interrupted) => kernel_pc(line).is_some(),
             _ => false,
         };
         if ends {
@@ -224,18 +229,18 @@ pub(crate) fn is_heading(line: &str, heading: &str) -> bool {
     }
 }
 
-/// The frame right inside the first dispatcher: the entry point of the operation.
+/// The frame right inside the first dispatcher: the entry point of the operation. A fault is one
+/// only where nothing else is: the kernel itself faults in the middle of other operations.
 fn entry(frames: &[String]) -> Option<String> {
-    let mut inner = frames.first()?;
-    for frame in frames {
-        if is_dispatcher(frame) {
-            // A CPU that waits for others is stuck in nothing else, whoever called it.
-            let waits = frame.contains("smp_call_function");
-            return Some(if waits { frame } else { inner }.clone());
-        }
-        inner = frame;
-    }
-    None
+    inside(frames, is_dispatcher).or_else(|| inside(frames, |f| f.contains("handle_mm_fault")))
+}
+
+/// The frame right inside the first that `dispatches`.
+fn inside(frames: &[String], dispatches: impl Fn(&str) -> bool) -> Option<String> {
+    let at = frames.iter().position(|f| dispatches(f))?;
+    // A CPU that waits for others is stuck in nothing else, whoever called it.
+    let waits = frames[at].contains("smp_call_function");
+    Some(frames[if waits { at } else { at.saturating_sub(1) }].clone())
 }
 
 /// What everybody waits for where somebody does, else the first frame that does not wait itself.
@@ -282,6 +287,11 @@ mod tests {
                 "lock: (a){+}, at: down_read+0x1/0x2|lock: (b){+}, at: [<ffffffff81000000>] foo+0x1/0x2",
                 "foo",
             ),
+            (
+                &HELD,
+                "lock: (a){+}, at: inode_lock include/fs.h:1 [inline]|lock: (a){+}, at: foo+0x1/0x2 fs/a.c:1",
+                "foo",
+            ),
             (&HELD, "Call Trace:| foo+0x1/0x2", "foo"),
         ] {
             assert_eq!(named(recipe, report), expected, "{report}");
@@ -320,6 +330,11 @@ mod tests {
                 "smp_call_function_many",
             ),
             (" foo+0x1/0x2| bar+0x1/0x2", "-"),
+            (" foo+0x1/0x2| __handle_mm_fault+0x1/0x2| exc_page_fault+0x1/0x2", "foo"),
+            (
+                " foo+0x1/0x2| handle_mm_fault+0x1/0x2| exc_page_fault+0x1/0x2|RIP: 0010:copyout+0x1/0x2| ext4_read+0x1/0x2| vfs_read+0x1/0x2",
+                "ext4_read",
+            ),
         ] {
             assert_eq!(named(&ENTRY, &format!("Call Trace:|{frames}")), expected);
         }

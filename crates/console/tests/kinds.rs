@@ -373,6 +373,13 @@ fn hangs() {
         frames("smp_call_function_many_cond on_each_cpu foo_do do_syscall_64")
     );
     check(&other, "INFO: rcu detected stall in smp_call_function", "HANG");
+    // Since v5.16 a CPU that finds itself stuck prints its registers, and guesses what is above them.
+    let guessed = format!(
+        "{stall}{TASK}\n{}Call Trace:\n <IRQ>\n ? rcu_dump_cpu_stacks+0x10/0x20\n ? __sysvec_apic_timer_interrupt+0x10/0x20\n </IRQ>\n <TASK>\n ? asm_sysvec_apic_timer_interrupt+0x10/0x20\n{}",
+        registers("smp_call_function_many_cond"),
+        frames(&format!("foo_do {ENTRY}"))
+    );
+    check(&guessed, "INFO: rcu detected stall in foo_ioctl", "HANG");
     let hung = |callers: &str| {
         format!(
             "INFO: task worker:1234 blocked for more than 143 seconds.\ntask:worker state:D pid:1234\n{}",
@@ -410,6 +417,8 @@ fn hangs() {
         ),
         (format!("foo_do foo_work process_scheduled_works {thread}"), "foo_work"),
         (format!("foo_do foo_work process_one_work {thread}"), "foo_work"),
+        // A worker without work.
+        (format!("preempt_schedule_irq schedule {thread}"), "worker_thread"),
         ("foo_do foo_get_tree vfs_get_tree __x64_sys_mount do_syscall_64".to_owned(), "sys_mount"),
         (
             "foo_do get_signal exit_to_user_mode_loop syscall_exit_to_user_mode do_syscall_64"
@@ -420,7 +429,7 @@ fn hangs() {
             "foo_do kvm_mmu_page_fault kvm_vcpu_ioctl __se_sys_ioctl do_syscall_64".to_owned(),
             "kvm_vcpu_ioctl",
         ),
-        ("foo_do handle_mm_fault __do_page_fault do_page_fault".to_owned(), "foo_do"),
+        ("foo_do handle_mm_fault __do_page_fault do_page_fault".to_owned(), "handle_mm_fault"),
         (
             "clear_page_erms foo_do __handle_mm_fault handle_mm_fault do_user_addr_fault exc_page_fault"
                 .to_owned(),
@@ -456,7 +465,10 @@ fn locks() {
     let holds = "\nbut task is already holding lock:\nffff88807a2d0001 (&bar->lock){+.+.}-{3:3}, at: foo_do+0x10/0x20";
     for (head, middle, title, crash_type) in [
         ("WARNING: possible circular locking dependency detected", format!("worker/1234 is trying to acquire lock:\n{at}"), "possible deadlock in foo_do", "LOCKDEP"),
-        ("[ INFO: possible circular locking dependency detected ]", format!("worker/1234 is trying to acquire lock:\n{helper}\n{holds}"), "possible deadlock in foo_do", "LOCKDEP"),
+        ("WARNING: possible circular locking dependency detected", format!("worker/1234 is trying to acquire lock:\n{helper}\n{holds}"), "possible deadlock in foo_do", "LOCKDEP"),
+        ("[ INFO: possible circular locking dependency detected ]", format!("worker/1234 is trying to acquire lock:\n{}\n{holds}", at.replace("foo_do", "__might_fault")), "possible deadlock in __might_fault", "LOCKDEP"),
+        ("[ INFO: SOFTIRQ-safe -> SOFTIRQ-unsafe lock order detected ]", format!("worker/1234 [HC0[0]:SC0[0]:HE0:SE1] is trying to acquire:\n{at}\n... which became SOFTIRQ-irq-safe at:\n  lock_acquire+0x10/0x20\n  bar_do+0x10/0x20\n"), "possible deadlock in foo_do", "LOCKDEP"),
+        ("WARNING: SOFTIRQ-safe -> SOFTIRQ-unsafe lock order detected", format!("worker/1234 [HC0[0]:SC0[0]:HE0:SE1] is trying to acquire:\n{at}\n... which became SOFTIRQ-irq-safe at:\n  lock_acquire+0x10/0x20\n  bar_do+0x10/0x20\n"), "possible deadlock in bar_do", "LOCKDEP"),
         ("WARNING: possible recursive locking detected", format!("worker/1234 is trying to acquire lock:\n{at}"), "possible deadlock in foo_do", "LOCKDEP"),
         ("WARNING: possible irq lock inversion dependency detected", format!("worker/1234 just changed the state of lock:\n{at}"), "possible deadlock in foo_do", "LOCKDEP"),
         ("WARNING: inconsistent lock state", format!("worker/1234 [HC0[0]:SC1[1]:HE1:SE0] takes:\n{at}"), "inconsistent lock state in foo_do", "LOCKDEP"),
@@ -472,6 +484,31 @@ fn locks() {
         ("INFO: trying to register non-static key.", "The code is fine but needs lockdep annotation.".into(), "INFO: trying to register non-static key in foo_do", "UNKNOWN"),
     ] {
         check(&named(head, &middle), title, crash_type);
+    }
+    // Who takes the locks is a helper of locking; who holds others besides is not asked.
+    let others = format!("\n1 lock held by worker/1234:\n #0: {}", at.replace("foo_do", "bar_do"));
+    for (head, holds) in [
+        ("circular locking dependency", holds.replace("foo_do", "down_write")),
+        ("recursive locking", holds.replace("foo_do", "down_read")),
+    ] {
+        let log = named(
+            &format!("WARNING: possible {head} detected"),
+            &format!("worker/1234 is trying to acquire lock:\n{helper}\n{holds}{others}"),
+        );
+        check(&log, "possible deadlock in foo_do", "LOCKDEP");
+    }
+    // A symboliser repeats the line for what was inlined at its place.
+    let inlined = format!(
+        "{}\n{}",
+        at.replace("foo_do+0x10/0x20", "inode_lock include/linux/fs.h:756 [inline]"),
+        at.replace("0x20", "0x20 net/foo.c:12")
+    );
+    for head in ["circular locking dependency", "recursive locking"] {
+        let log = named(
+            &format!("WARNING: possible {head} detected"),
+            &format!("worker/1234 is trying to acquire lock:\n{inlined}"),
+        );
+        check(&log, "possible deadlock in foo_do", "LOCKDEP");
     }
     // Lines of others in between, where nothing says whose they are.
     let noise = "netlink: 8 bytes leftover after parsing attributes\n".repeat(60);

@@ -3,19 +3,18 @@
 
 use kolumbo_case::HeadlineKind::{HardLockup, HungTask, Lockdep, Other, RcuStall};
 
-use super::warning::{
-    CHANGED, DEADLOCK, LOCK_ORDER, RCU_USED, TAKEN, TAKEN_TWICE, TAKES, TO_ACQUIRE, TO_ACQUIRE_LOCK,
-};
+use super::warning::{CHANGED, RCU_USED, TAKES, TO_ACQUIRE, TO_ACQUIRE_LOCK};
 use super::{Format, Group, IN_TRACE, NO_WAY, Recipe, Step, TRACE, Take};
 
-/// Where a timer interrupt stands on the stack: whoever is stuck is below it.
+/// Where a timer interrupt stands on the stack: whoever is stuck is below it. A CPU that finds itself
+/// stuck unwinds from the registers, and what stands above them is marked as a guess.
 const TICK: &[&str] =
     &["apic_timer_interrupt", "Exception stack", "el1_irq", "el1h_64_irq", "el1_interrupt"];
 
 /// The entry point of the stuck operation.
 pub(super) static STALL: Recipe = Recipe {
     ways: &[
-        &[Step::After(TICK), Step::Pc, Step::Frames],
+        &[Step::After(TICK), Step::Interrupted, Step::Frames],
         &[Step::After(TICK), Step::Frames],
         // A CPU that answers to the NMI alone. Where the grace-period kthread got no time itself,
         // what the other CPUs do is no proof against them.
@@ -60,41 +59,47 @@ static HUNG: Recipe = Recipe {
 };
 
 static INFO: &[Format] = &[
+    // The spelling until v4.11: whoever takes the lock is named as it is.
     Format::new(
         Lockdep,
         r"INFO: possible circular locking dependency detected \]",
         "possible deadlock in {frame}",
-        &DEADLOCK,
+        &NO_WAY,
     )
-    .behind(TO_ACQUIRE_LOCK),
+    .behind(TO_ACQUIRE_LOCK)
+    .capture(1),
     Format::new(
         Lockdep,
         r"INFO: possible irq lock inversion dependency detected \]",
         "possible deadlock in {frame}",
-        &TAKEN_TWICE,
+        &NO_WAY,
     )
-    .behind(CHANGED),
+    .behind(CHANGED)
+    .capture(1),
     Format::new(
         Lockdep,
         r"INFO: .*-> .*lock order detected \]",
         "possible deadlock in {frame}",
-        &LOCK_ORDER,
+        &NO_WAY,
     )
-    .behind(TO_ACQUIRE),
+    .behind(TO_ACQUIRE)
+    .capture(1),
     Format::new(
         Lockdep,
         r"INFO: possible recursive locking detected \]",
         "possible deadlock in {frame}",
-        &TAKEN_TWICE,
+        &NO_WAY,
     )
-    .behind(TO_ACQUIRE_LOCK),
+    .behind(TO_ACQUIRE_LOCK)
+    .capture(1),
     Format::new(
         Lockdep,
         r"INFO: inconsistent lock state \]",
         "inconsistent lock state in {frame}",
-        &TAKEN,
+        &NO_WAY,
     )
-    .behind(TAKES),
+    .behind(TAKES)
+    .capture(1),
     Format::new(
         RcuStall,
         r"INFO: rcu_[a-z_]+ (?:self-)?detected(?: expedited)? stall",

@@ -89,6 +89,9 @@ pub(crate) enum Step {
     Held,
     /// Look at the function of the next kernel program counter.
     Pc,
+    /// Look at the function that was interrupted: of the next program counter, which names none where a
+    /// program ran.
+    Interrupted,
     /// Look at the frames of the stack that begins here.
     Frames,
 }

@@ -150,7 +150,7 @@ static WARNING: &[Format] = &[
         Lockdep,
         r"WARNING: possible circular locking dependency detected",
         "possible deadlock in {frame}",
-        &DEADLOCK,
+        &TAKEN_TWICE,
     ).behind(TO_ACQUIRE_LOCK),
     Format::new(
         Lockdep,
@@ -258,29 +258,23 @@ static WARNING: &[Format] = &[
     Format::plain(Warning, r"WARNING: (.*)", "WARNING: {1}").stackless(),
 ];
 
-/// lockdep names who takes each of the locks; the first that is no helper of locking is guilty.
-pub(super) static DEADLOCK: Recipe = Recipe {
-    ways: &[&[Step::Held, Step::Held, Step::Held, Step::Held, Step::After(TRACE), Step::Frames]],
-    skip: &[],
-    take: Take::First,
-};
-
-/// Two locks, at most: those of the report, not those that the task holds besides.
-pub(super) static TAKEN_TWICE: Recipe = Recipe {
+/// lockdep names who takes each of the locks; the first that is no helper of locking is guilty. Two locks,
+/// at most: those of the report, not those that the task holds besides.
+static TAKEN_TWICE: Recipe = Recipe {
     ways: &[&[Step::Held, Step::Held, Step::After(TRACE), Step::Frames]],
     skip: &[],
     take: Take::First,
 };
 
 /// One lock, taken in a context in which it must not be.
-pub(super) static TAKEN: Recipe = Recipe {
+static TAKEN: Recipe = Recipe {
     ways: &[&[Step::Held, Step::After(TRACE), Step::Frames]],
     skip: &[],
     take: Take::First,
 };
 
 /// Two contexts take two locks in a different order: the one that made a lock safe is named.
-pub(super) static LOCK_ORDER: Recipe = Recipe {
+static LOCK_ORDER: Recipe = Recipe {
     ways: &[&[Step::After(&["... which became"]), Step::Frames], &[Step::Capture(1)]],
     skip: &[],
     take: Take::First,

@@ -426,7 +426,6 @@ fn dispatchers() {
     for name in [
         "process_one_work",
         "process_scheduled_works",
-        "worker_thread",
         "kthread",
         "ret_from_fork_asm",
         "__do_softirq",
@@ -466,6 +465,7 @@ fn dispatchers() {
     }
     for name in [
         "rtc_timer_do_work",
+        "worker_thread",
         "l2cap_sock_release",
         "ctnetlink_dump_table",
         "tipc_nl_compat_recv",
