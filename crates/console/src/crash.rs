@@ -312,7 +312,7 @@ fn belonging(text: &Text, at: usize, loose: bool) -> (Vec<usize>, usize) {
             }
             break;
         }
-        let tracked = head.text.contains(FREED_TWICE) && is_track(&line.text);
+        let tracked = OF_AN_OBJECT.iter().any(|t| head.text.contains(t)) && is_track(&line.text);
         if own_lines.is_none() && head.caller.is_empty() && begins_another(line) && !tracked {
             let before = lines.last().map_or("", |&n| text.lines[n].text.as_str());
             own_lines = (!repeats(before, &line.text)).then_some(lines.len());
@@ -371,8 +371,9 @@ static CONTINUATIONS: &[&str] = &[
     "unreferenced object",
 ];
 
-/// mm/slub.c, object_err().
-const FREED_TWICE: &str = "): Object already free";
+/// mm/slub.c, slab_bug(): what it says about an object.
+const OF_AN_OBJECT: &[&str] =
+    &["): Object already free", "edzone overwritten", "): Poison overwritten"];
 
 /// mm/slub.c, print_track() and print_slab_info(): up to v5.13 they tell like this, within the report
 /// about an object, who allocated and freed it and where it is.
@@ -380,6 +381,7 @@ pub(crate) fn is_track(line: &str) -> bool {
     ["INFO: Allocated in ", "INFO: Freed in ", "INFO: Slab 0x", "INFO: Object 0x"]
         .iter()
         .any(|track| line.contains(track))
+        || line.contains("INFO: 0x") && line.contains(". First byte 0x")
 }
 
 /// A symboliser repeats a headline for each function that was inlined at its place.

@@ -330,6 +330,12 @@ fn sanitizers() {
             frames("kmem_cache_alloc foo_alloc")
         );
         check(&log, &format!("KMSAN: {what} in {title}"), crash_type);
+        // Before it was merged, it printed a heading.
+        let headed = stack(
+            &format!("BUG: KMSAN: {what} in {named}+0x10/0x20"),
+            &format!("kmsan_report __msan_warning {inner} foo_do"),
+        );
+        check(&headed, &format!("KMSAN: {what} in {title}"), crash_type);
     }
     let race = format!(
         "BUG: KCSAN: data-race in foo_do / bar_do\n\nwrite to 0xffff8880 of 8 bytes by task 1 on cpu 0:\n{}\nread to 0xffff8880 of 8 bytes by interrupt on cpu 1:\n{}",
@@ -571,6 +577,19 @@ fn memory() {
         1,
     );
     check(&tracked, "BUG: Object already free in foo_do", "UNKNOWN");
+    for (what, title) in [
+        ("Poison overwritten", "BUG: Poison overwritten in foo_do"),
+        ("Redzone overwritten", "BUG: Redzone overwritten in foo_do"),
+        ("Right Redzone overwritten", "BUG: Right Redzone overwritten in foo_do"),
+    ] {
+        let damaged = stack(
+            &format!(
+                "BUG kmalloc-64 (Tainted: G    B   W        ): {what}\nINFO: 0xffff8800b4611200-0xffff8800b4611207 @offset=512. First byte 0x6a instead of 0x6b\nINFO: Allocated in foo_alloc+0x29/0x90 age=1 cpu=1 pid=6024\n\tfoo_alloc+0x29/0x90"
+            ),
+            "print_trailer check_bytes_and_report check_object alloc_debug_processing __kmalloc foo_do",
+        );
+        check(&damaged, title, "UNKNOWN");
+    }
     let cached = stack(
         "BUG: Bad page cache in process worker  pfn:12345",
         "unaccount_page_cache_page __delete_from_page_cache foo_do",
