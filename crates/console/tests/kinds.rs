@@ -155,6 +155,23 @@ fn assertions() {
     }
 }
 
+/// Up to v4.19 a panic prints the registers of a warning in the middle of its stack. What is below them
+/// is who warned, whatever stacks follow.
+#[test]
+fn warnings_before_a_panic() {
+    let innermost = "dump_stack panic __warn report_bug do_trap do_error_trap invalid_op";
+    let log = format!(
+        "WARNING: CPU: 1 PID: 1234 at lib/refcount.c:153 refcount_inc+0x47/0x50\n\
+         Kernel panic - not syncing: panic_on_warn set ...\n\n{TASK}\nCall Trace:\n{}\
+         RIP: 0010:refcount_inc+0x47/0x50\nRSP: 0018:ffff8801c7c5f860 EFLAGS: 00010286\n{}\
+         Dumping ftrace buffer:\n{TASK}\nCall Trace:\n{}",
+        frames(innermost),
+        frames(&format!("foo_do {ENTRY}")),
+        frames("other_do other_entry other_end")
+    );
+    check(&log, "WARNING: refcount bug in foo_do", "REFCOUNT_WARNING");
+}
+
 #[test]
 fn warnings() {
     let at = |place: &str, pc: &str| format!("WARNING: CPU: 1 PID: 1234 at {place} {pc}+0x10/0x20");
