@@ -68,7 +68,7 @@ pub(crate) fn headline_at(line: &Line, before: impl FnOnce() -> Text) -> bool {
     }
 }
 
-/// The group whose literal stands first in `line` and does not exclude it.
+/// The group whose literal counts most in `line`, or else stands first, and does not exclude it.
 fn headline_group(
     groups: &'static [CompiledGroup],
     line: &str,
@@ -80,13 +80,24 @@ fn headline_group(
             hits.push((at, group));
         }
     });
-    // "Oops: int3: 0000 [#1]" is an int3: the word alone says less than any other headline.
-    hits.sort_unstable_by_key(|&(at, group)| (groups[group].literal == "Oops: ", at));
+    hits.sort_unstable_by_key(|&(at, group)| (precedence(groups[group].literal), at));
     hits.into_iter().map(|(_, group)| &groups[group]).find(|group| {
         !group.excludes(line)
             && (group.literal != DECOMPRESSOR_LITERAL
                 || line.starts_with(DECOMPRESSOR_LITERAL) && before.is_none_or(was_running))
     })
+}
+
+/// Which of two headlines counts that the console put into one line: "Oops: int3: 0000 [#1]" is an int3, as
+/// the word alone says less than any other, and what the fuzzer quotes says more than that it gave up.
+fn precedence(literal: &str) -> usize {
+    match literal {
+        "BUG:" => 0,
+        "WARNING:" => 1,
+        "INFO:" => 2,
+        "Oops: " | "SYZFAIL: " | "SYZFATAL: " => 4,
+        _ => 3,
+    }
 }
 
 /// The decompressor speaks in every boot; it tells of a crash only where something ran before: a

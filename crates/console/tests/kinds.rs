@@ -723,6 +723,16 @@ fn runtimes() {
     }
 }
 
+/// Two headlines in one line.
+#[test]
+fn precedence() {
+    let quoted = read(b"SYZFATAL: BUG: program execution failed: executor 0: exit status 67\n");
+    let title = "BUG: program execution failed: executor NUM: exit status NUM";
+    assert_eq!(quoted.reports[0].title, title);
+    let trap = dump("Internal error: Oops - BUG: 0 [#1] SMP ARM", "foo_do", "bar");
+    check(&trap, "Internal error in foo_do", "DoS");
+}
+
 #[test]
 fn no_report() {
     for line in [

@@ -284,7 +284,13 @@ pub(super) static GROUPS: &[Group] = &[
     Group {
         literal: "BUG:",
         formats: BUG,
-        not: &[r"DEBUG:", r"\bno (?:known )?BUG:", r"BUG: no syscalls can create"],
+        // The trap behind a BUG() on arm is "Internal error: Oops - BUG: 0 [#1]".
+        not: &[
+            r"DEBUG:",
+            r"\bno (?:known )?BUG:",
+            r"BUG: no syscalls can create",
+            r"Internal error: Oops - BUG: ",
+        ],
     },
     Group { literal: "kernel BUG", formats: KERNEL_BUG, not: &[] },
     // arch/riscv/kernel/traps.c: die() goes on behind "kernel BUG at".
