@@ -68,7 +68,7 @@ pub(crate) fn headline_at(line: &Line, before: impl FnOnce() -> Text) -> bool {
     }
 }
 
-/// The group whose literal stands first in `line` and does not exclude it.
+/// The group whose literal counts most in `line`, or else stands first, and does not exclude it.
 fn headline_group(
     groups: &'static [CompiledGroup],
     line: &str,
@@ -80,13 +80,24 @@ fn headline_group(
             hits.push((at, group));
         }
     });
-    // "Oops: int3: 0000 [#1]" is an int3: the word alone says less than any other headline.
-    hits.sort_unstable_by_key(|&(at, group)| (groups[group].literal == "Oops: ", at));
+    hits.sort_unstable_by_key(|&(at, group)| (precedence(groups[group].literal), at));
     hits.into_iter().map(|(_, group)| &groups[group]).find(|group| {
         !group.excludes(line)
             && (group.literal != DECOMPRESSOR_LITERAL
                 || line.starts_with(DECOMPRESSOR_LITERAL) && before.is_none_or(was_running))
     })
+}
+
+/// Which of two headlines counts that the console put into one line: "Oops: int3: 0000 [#1]" is an int3, as
+/// the word alone says less than any other, and what the fuzzer quotes says more than that it gave up.
+fn precedence(literal: &str) -> usize {
+    match literal {
+        "BUG:" => 0,
+        "WARNING:" => 1,
+        "INFO:" => 2,
+        "Oops: " | "SYZFAIL: " | "SYZFATAL: " => 4,
+        _ => 3,
+    }
 }
 
 /// The decompressor speaks in every boot; it tells of a crash only where something ran before: a
@@ -310,7 +321,7 @@ fn belonging(text: &Text, at: usize, loose: bool) -> (Vec<usize>, usize) {
             }
             break;
         }
-        let tracked = head.text.contains(FREED_TWICE) && is_track(&line.text);
+        let tracked = OF_AN_OBJECT.iter().any(|t| head.text.contains(t)) && is_track(&line.text);
         if own_lines.is_none() && head.caller.is_empty() && begins_another(line) && !tracked {
             let before = lines.last().map_or("", |&n| text.lines[n].text.as_str());
             own_lines = (!repeats(before, &line.text)).then_some(lines.len());
@@ -369,8 +380,9 @@ static CONTINUATIONS: &[&str] = &[
     "unreferenced object",
 ];
 
-/// mm/slub.c, object_err().
-const FREED_TWICE: &str = "): Object already free";
+/// mm/slub.c, slab_bug(): what it says about an object.
+const OF_AN_OBJECT: &[&str] =
+    &["): Object already free", "edzone overwritten", "): Poison overwritten"];
 
 /// mm/slub.c, print_track() and print_slab_info(): up to v5.13 they tell like this, within the report
 /// about an object, who allocated and freed it and where it is.
@@ -378,6 +390,7 @@ pub(crate) fn is_track(line: &str) -> bool {
     ["INFO: Allocated in ", "INFO: Freed in ", "INFO: Slab 0x", "INFO: Object 0x"]
         .iter()
         .any(|track| line.contains(track))
+        || line.contains("INFO: 0x") && line.contains(". First byte 0x")
 }
 
 /// A symboliser repeats a headline for each function that was inlined at its place.

@@ -128,7 +128,10 @@ fn held_at(line: &str) -> Option<&str> {
 /// The function of a program counter, empty for a bare address and for one of a program.
 fn pc_function(line: &str) -> Option<String> {
     // A symboliser names what was inlined there, too; the function itself stands in the next line.
-    if line.starts_with("IP:") && !line.contains('+') || line.trim_end().ends_with("[inline]") {
+    if line.starts_with("IP:") && !line.contains('+')
+        || line.trim_end().ends_with("[inline]")
+        || line.contains("[<     inline     >]")
+    {
         return None;
     }
     let (place, user) = parse_pc(line)?;
@@ -280,6 +283,12 @@ mod tests {
             (&IN_TRACE, "stack backtrace:|Call Trace:| foo+0x1/0x2", "foo"),
             (&AT_PC, "RIP: 0010:foo+0x1/0x2|Call Trace:| bar+0x1/0x2", "foo"),
             (&AT_PC, "RIP: 0010:memcpy+0x1/0x2|Call Trace:| bar+0x1/0x2", "bar"),
+            (
+                &AT_PC,
+                "RIP: 0010:[<ffffffff81000000>]  [<     inline     >] inner foo.c:1|\
+                 RIP: 0010:[<ffffffff81000000>]  [<ffffffff81000000>] foo+0x1/0x2 foo.c:3",
+                "foo",
+            ),
             (&AT_PC, "RIP: 0010:0x0|Call Trace:| bar+0x1/0x2", "bar"),
             (&AT_PC, "RIP: 0033:0x452cf9|Call Trace:| bar+0x1/0x2", "-"),
             (

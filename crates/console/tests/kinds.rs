@@ -155,6 +155,23 @@ fn assertions() {
     }
 }
 
+/// Up to v4.19 a panic prints the registers of a warning in the middle of its stack. What is below them
+/// is who warned, whatever stacks follow.
+#[test]
+fn warnings_before_a_panic() {
+    let innermost = "dump_stack panic __warn report_bug do_trap do_error_trap invalid_op";
+    let log = format!(
+        "WARNING: CPU: 1 PID: 1234 at lib/refcount.c:153 refcount_inc+0x47/0x50\n\
+         Kernel panic - not syncing: panic_on_warn set ...\n\n{TASK}\nCall Trace:\n{}\
+         RIP: 0010:refcount_inc+0x47/0x50\nRSP: 0018:ffff8801c7c5f860 EFLAGS: 00010286\n{}\
+         Dumping ftrace buffer:\n{TASK}\nCall Trace:\n{}",
+        frames(innermost),
+        frames(&format!("foo_do {ENTRY}")),
+        frames("other_do other_entry other_end")
+    );
+    check(&log, "WARNING: refcount bug in foo_do", "REFCOUNT_WARNING");
+}
+
 #[test]
 fn warnings() {
     let at = |place: &str, pc: &str| format!("WARNING: CPU: 1 PID: 1234 at {place} {pc}+0x10/0x20");
@@ -330,6 +347,12 @@ fn sanitizers() {
             frames("kmem_cache_alloc foo_alloc")
         );
         check(&log, &format!("KMSAN: {what} in {title}"), crash_type);
+        // Before it was merged, it printed a heading.
+        let headed = stack(
+            &format!("BUG: KMSAN: {what} in {named}+0x10/0x20"),
+            &format!("kmsan_report __msan_warning {inner} foo_do"),
+        );
+        check(&headed, &format!("KMSAN: {what} in {title}"), crash_type);
     }
     let race = format!(
         "BUG: KCSAN: data-race in foo_do / bar_do\n\nwrite to 0xffff8880 of 8 bytes by task 1 on cpu 0:\n{}\nread to 0xffff8880 of 8 bytes by interrupt on cpu 1:\n{}",
@@ -608,6 +631,19 @@ fn memory() {
         1,
     );
     check(&tracked, "BUG: Object already free in foo_do", "UNKNOWN");
+    for (what, title) in [
+        ("Poison overwritten", "BUG: Poison overwritten in foo_do"),
+        ("Redzone overwritten", "BUG: Redzone overwritten in foo_do"),
+        ("Right Redzone overwritten", "BUG: Right Redzone overwritten in foo_do"),
+    ] {
+        let damaged = stack(
+            &format!(
+                "BUG kmalloc-64 (Tainted: G    B   W        ): {what}\nINFO: 0xffff8800b4611200-0xffff8800b4611207 @offset=512. First byte 0x6a instead of 0x6b\nINFO: Allocated in foo_alloc+0x29/0x90 age=1 cpu=1 pid=6024\n\tfoo_alloc+0x29/0x90"
+            ),
+            "print_trailer check_bytes_and_report check_object alloc_debug_processing __kmalloc foo_do",
+        );
+        check(&damaged, title, "UNKNOWN");
+    }
     let cached = stack(
         "BUG: Bad page cache in process worker  pfn:12345",
         "unaccount_page_cache_page __delete_from_page_cache foo_do",
@@ -722,6 +758,16 @@ fn runtimes() {
         assert_eq!((report.title.as_str(), report.crash_type.as_str()), (title, "DoS"));
         assert!(!report.corrupted);
     }
+}
+
+/// Two headlines in one line.
+#[test]
+fn precedence() {
+    let quoted = read(b"SYZFATAL: BUG: program execution failed: executor 0: exit status 67\n");
+    let title = "BUG: program execution failed: executor NUM: exit status NUM";
+    assert_eq!(quoted.reports[0].title, title);
+    let trap = dump("Internal error: Oops - BUG: 0 [#1] SMP ARM", "foo_do", "bar");
+    check(&trap, "Internal error in foo_do", "DoS");
 }
 
 #[test]

@@ -190,10 +190,24 @@ static CLOSED_FILE: &[Format] = &[Format::plain(
 // mm/slub.c, slab_bug().
 static SLAB: &[Format] = &[Format::new(
     Corruption,
-    r"BUG [-a-zA-Z0-9_]+ \([^)]*\): Object already free",
-    "BUG: Object already free in {frame}",
-    &IN_TRACE,
+    r"BUG [-a-zA-Z0-9_:]+ \([^)]*\): (Object already free|(?:Left Redzone|Right Redzone|Redzone|Poison) overwritten)",
+    "BUG: {1} in {frame}",
+    &CHECKED_OBJECT,
 )];
+
+/// Whoever allocated or freed the object that is found damaged.
+static CHECKED_OBJECT: Recipe = Recipe {
+    ways: IN_TRACE.ways,
+    skip: &[
+        "^check_bytes",
+        "^on_freelist",
+        "^slab_bug",
+        "^slab_err",
+        "^slab_fix",
+        "^slab_pad_check",
+    ],
+    take: Take::First,
+};
 
 static MCE: &[Format] =
     &[Format::plain(MachineCheck, r"mce: \[Hardware Error\]: CPU", "machine check").stackless()];
@@ -243,6 +257,8 @@ pub(super) static GROUPS: &[Group] = &[
     Group { literal: "VFS: Busy inodes after unmount", formats: BUSY_INODES, not: &[] },
     Group { literal: "VFS: Close: file count is 0", formats: CLOSED_FILE, not: &[] },
     Group { literal: "): Object already free", formats: SLAB, not: &[] },
+    Group { literal: "edzone overwritten", formats: SLAB, not: &[] },
+    Group { literal: "Poison overwritten", formats: SLAB, not: &[] },
     Group { literal: "mce: [Hardware Error]: CPU", formats: MCE, not: &[] },
     Group { literal: "kernel stack overflow", formats: OVERFLOW, not: &[] },
 ];

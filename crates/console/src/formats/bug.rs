@@ -12,10 +12,10 @@ use crate::formats::warning::{LEAVES_WITH, LOCKED, RELEASED, STILL_HELD, TO_RELE
 
 const BAD_ACCESS: &[&str] = &["bad-access in {frame}"];
 
-/// KMSAN and KCSAN print the stack right below the headline, without a heading. Ciphers and
-/// checksums read what they are given.
+/// KMSAN prints the stack right below the headline, without a heading; before it was merged (v6.1) it
+/// had one. Ciphers and checksums read what they are given.
 static NAMED_OR_BELOW: Recipe = Recipe {
-    ways: &[&[Step::Capture(1), Step::Frames]],
+    ways: &[&[Step::Capture(1), Step::Frames], &[Step::After(TRACE), Step::Frames]],
     skip: &[
         "^aes",
         "^crypto_",
@@ -62,14 +62,17 @@ static NAMED_OR_BELOW: Recipe = Recipe {
 
 /// What leaks leaves through the helpers that copy to user space.
 static NAMED_OR_BELOW_2: Recipe = Recipe {
-    ways: &[&[Step::Capture(2), Step::Frames]],
+    ways: &[&[Step::Capture(2), Step::Frames], &[Step::After(TRACE), Step::Frames]],
     skip: &["^copyout", "_to_iter", "copy_to_user", "^instrument_copy"],
     take: Take::First,
 };
 
 /// What leaks leaves through the transfers of the USB core.
-static LEAKED_TO_USB: Recipe =
-    Recipe { ways: &[&[Step::Capture(2), Step::Frames]], skip: USB_TRANSFERS, take: Take::First };
+static LEAKED_TO_USB: Recipe = Recipe {
+    ways: &[&[Step::Capture(2), Step::Frames], &[Step::After(TRACE), Step::Frames]],
+    skip: USB_TRANSFERS,
+    take: Take::First,
+};
 
 static NAMED_OR_TRACE_2: Recipe = Recipe {
     ways: &[&[Step::Capture(2), Step::After(TRACE), Step::Frames]],
@@ -281,7 +284,13 @@ pub(super) static GROUPS: &[Group] = &[
     Group {
         literal: "BUG:",
         formats: BUG,
-        not: &[r"DEBUG:", r"\bno (?:known )?BUG:", r"BUG: no syscalls can create"],
+        // The trap behind a BUG() on arm is "Internal error: Oops - BUG: 0 [#1]".
+        not: &[
+            r"DEBUG:",
+            r"\bno (?:known )?BUG:",
+            r"BUG: no syscalls can create",
+            r"Internal error: Oops - BUG: ",
+        ],
     },
     Group { literal: "kernel BUG", formats: KERNEL_BUG, not: &[] },
     // arch/riscv/kernel/traps.c: die() goes on behind "kernel BUG at".

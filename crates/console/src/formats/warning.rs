@@ -5,12 +5,13 @@ use kolumbo_case::HeadlineKind::{Lockdep, Warning};
 
 use super::{Format, Group, IN_TRACE, NAMED_OR_TRACE, NO_WAY, Recipe, Step, TRACE, Take};
 
-/// The registers of newer kernels name the place; older ones print the stack alone.
+/// The registers of newer kernels name the place. Up to v4.19, where a panic follows at once, they
+/// stand in the middle of its stack, and what is below them is who warned. Older ones print the stack alone.
 macro_rules! warned {
     ($name:ident $(, $skip:literal)*) => {
         pub(super) static $name: Recipe = Recipe {
             ways: &[
-                &[Step::Pc, Step::After(TRACE), Step::Frames],
+                &[Step::Pc, Step::Frames],
                 &[Step::After(TRACE), Step::Frames],
             ],
             skip: &[$($skip),*],
