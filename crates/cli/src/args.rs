@@ -234,7 +234,7 @@ pub(crate) struct ReadArgs {
 /// Arguments of `kolumbo explain`.
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
-    /// A console log, a dmesg or a mail with register dumps; - is standard input
+    /// A console log, a dmesg, a mail with register dumps, a case folder or a folder of pstore; - is standard input
     #[arg(value_name = "LOG", value_hint = ValueHint::FilePath)]
     pub(crate) log: PathBuf,
     /// The kernel that ran: a vmlinux (with debug information, source lines are shown) or a bzImage

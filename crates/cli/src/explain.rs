@@ -1,8 +1,7 @@
 //! `kolumbo explain`: from a log and, where there is one, an image to an explanation.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use kolumbo_case::{Explanation, ReadResult};
@@ -14,16 +13,19 @@ use crate::args::{ExplainArgs, SyntaxName};
 use crate::exit::Outcome;
 use crate::explain_case;
 use crate::images::{self, ImageFiles};
+use crate::log_files;
 use crate::maintainers;
 
 /// A log of more than this is not read into memory.
-const MOST_INPUT: u64 = 1 << 30;
+const MOST_INPUT: usize = 1 << 30;
 
 pub(crate) fn run(args: &ExplainArgs) -> Result<Outcome> {
-    let (read, mut explanation) = if args.log.is_dir() {
+    let is_case = args.log.is_dir() && log_files::records(&args.log).is_empty();
+    let (read, mut explanation) = if is_case {
         of_case(args)?
     } else {
-        let read = kolumbo_console::read(&input(&args.log)?);
+        let mut read = kolumbo_console::read(&input(&args.log)?);
+        read.gaps.extend(log_files::still_packed(&args.log));
         let explanation = explained(args, &read, &options(args))?;
         (read, explanation)
     };
@@ -109,20 +111,12 @@ fn options(args: &ExplainArgs) -> Options<'static> {
 }
 
 /// The bytes of the log; `-` is standard input.
-fn input(path: &PathBuf) -> Result<Vec<u8>> {
+fn input(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    if path.as_os_str() == "-" {
-        std::io::stdin()
-            .lock()
-            .take(MOST_INPUT)
-            .read_to_end(&mut bytes)
-            .context("cannot read standard input")?;
-    } else {
-        let file =
-            File::open(path).with_context(|| format!("cannot open the log {}", path.display()))?;
-        file.take(MOST_INPUT)
-            .read_to_end(&mut bytes)
-            .with_context(|| format!("cannot read the log {}", path.display()))?;
-    }
+    log_files::for_each_piece(path, &mut |piece| {
+        let room = MOST_INPUT.saturating_sub(bytes.len());
+        bytes.extend_from_slice(&piece[..piece.len().min(room)]);
+        piece.len() < room
+    })?;
     Ok(bytes)
 }

@@ -13,6 +13,7 @@ mod explain_case;
 mod host;
 mod host_kvm;
 mod images;
+mod log_files;
 mod maintainers;
 mod manual;
 mod matrix;

@@ -16,6 +16,7 @@ const CRASH: &str = "\
 [    2.000005] Oops: 0000 [#1] PREEMPT SMP NOPTI\n\
 [    2.000006] CPU: 1 PID: 85 Comm: init Not tainted 6.1.0-test #1\n\
 [    2.000007] RIP: 0010:sick_read+0x12/0x30\n\
+[    2.000007] Code: 48 89 d0 48 83 c0 08 <48> 8b 00 c3 cc\n\
 [    2.000008] RAX: 0000000000000008 RBX: ffff888003a4b0a0 RCX: 0000000000000000\n\
 [    2.000009] Call Trace:\n\
 [    2.000010]  <TASK>\n\
@@ -23,8 +24,12 @@ const CRASH: &str = "\
 [    2.000012]  </TASK>\n";
 
 fn read(argument: &Path) -> Value {
+    kolumbo("read", argument)
+}
+
+fn kolumbo(command: &str, argument: &Path) -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_kolumbo"))
-        .arg("read")
+        .arg(command)
         .arg(argument)
         .arg("--json")
         .output()
@@ -41,7 +46,7 @@ fn a_folder_of_pstore_is_one_log() {
     let lines: Vec<&str> = CRASH.lines().collect();
     for (part, line) in (1..).zip(lines.iter().rev()) {
         let name = format!("dmesg-efi-1764{:02}001", part);
-        fs::write(dir.path().join(name), format!("Panic#1 Part{part}\n{line}\n")).unwrap();
+        fs::write(dir.path().join(name), format!("Panic#1 Part{part}\n{line}")).unwrap();
     }
     fs::write(dir.path().join("console-ramoops-0"), "not a dump").unwrap();
     let whole = read(dir.path());
@@ -52,6 +57,10 @@ fn a_folder_of_pstore_is_one_log() {
     assert_eq!(report["registers"]["rbx"], "0xffff888003a4b0a0");
     assert_eq!(report["traces"][0]["frames"][0]["function"], "vfs_read");
     assert_eq!(whole["gaps"], serde_json::json!([]));
+
+    // The same for whoever asks why.
+    let explained = kolumbo("explain", dir.path());
+    assert_eq!(explained["states"][0]["at"]["symbol"], "sick_read", "{explained}");
 
     // What could not be unpacked is said.
     fs::write(dir.path().join("dmesg-efi-176414001.enc.z"), [0x78, 0x9c, 0]).unwrap();
