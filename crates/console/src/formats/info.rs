@@ -176,7 +176,7 @@ pub(super) static GROUPS: &[Group] = &[
         not: &[
             r"INFO: lockdep is turned off",
             r"INFO: Stall ended before state dump start",
-            r"INFO: NMI handler .* took too long",
+            r"INFO: NMI handler",
             r"_INFO:",
             r"INFO: recovery required",
             // Of the fuzzer, about what the kernel lacks.
