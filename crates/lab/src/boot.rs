@@ -492,7 +492,8 @@ pub(crate) fn missing_cpus(case: &CaseFile) -> Option<String> {
              reads with CONFIG_X86_MPPARSE"
         ),
         false => format!(
-            "{online} of {smp} CPUs came up; a kernel without ACPI sees one of each socket: try \
+            "{online} of {smp} CPUs came up; where it happens once, one did not answer in time; where it happens \
+             always, the kernel may have no ACPI and see one of each socket: try \
              --qemu-opts '-smp {smp},sockets={smp}'"
         ),
     })
