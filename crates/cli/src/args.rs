@@ -235,7 +235,7 @@ pub(crate) struct ReadArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
     /// A console log, a dmesg, a mail with register dumps, a case folder or a folder of pstore; - is standard input
-    #[arg(value_name = "LOG", value_hint = ValueHint::FilePath)]
+    #[arg(value_name = "LOG", value_hint = ValueHint::AnyPath)]
     pub(crate) log: PathBuf,
     /// The kernel that ran: a vmlinux (with debug information, source lines are shown) or a bzImage
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
