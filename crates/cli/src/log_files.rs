@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use kolumbo_case::Gap;
 
 /// Bytes that are read at once: large enough for the disk, small enough for the cache.
@@ -27,6 +27,11 @@ pub(crate) fn for_each_piece(argument: &Path, take: &mut impl FnMut(&[u8]) -> bo
     }
     let records = records(argument);
     let is_folder = !records.is_empty();
+    if let Some(gap) =
+        still_packed(argument).filter(|_| !is_folder && !argument.join("console.log").exists())
+    {
+        bail!("nothing to read in {}: {}", argument.display(), gap.what);
+    }
     let console = || match argument.is_dir() {
         true => vec![argument.join("console.log")],
         false => vec![argument.to_owned()],
@@ -69,7 +74,7 @@ pub(crate) fn records(folder: &Path) -> Vec<PathBuf> {
 pub(crate) fn still_packed(folder: &Path) -> Option<Gap> {
     let packed = records_in(folder, |name| name.ends_with(PACKED)).len();
     let what = format!(
-        "{packed} records of pstore are still packed ({PACKED}): the kernel that mounts pstore unpacks them"
+        "{packed} of the records of pstore are still packed ({PACKED}): the kernel that mounts pstore unpacks them"
     );
     (packed > 0).then_some(Gap { what, span: None })
 }

@@ -84,4 +84,12 @@ fn a_case_folder_stands_for_its_console() {
         Command::new(env!("CARGO_BIN_EXE_kolumbo")).arg("read").arg(empty.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(125));
     assert!(String::from_utf8_lossy(&output.stderr).contains("a folder of pstore"));
+    fs::write(empty.path().join("dmesg-efi-176414001.enc.z"), [0x78, 0x9c, 0]).unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_kolumbo")).arg("read").arg(empty.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(
+        String::from_utf8_lossy(&output.stderr)
+            .contains("1 of the records of pstore are still packed")
+    );
 }
