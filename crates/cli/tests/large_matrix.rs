@@ -114,6 +114,7 @@ fn large_tables_run_resume_and_render() {
             repeat: 1,
             confidence: 0.95,
             allow_splats: false,
+            confirm: true,
             qemu: None,
             qemu_args: vec![],
         };

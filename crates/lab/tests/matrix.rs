@@ -14,7 +14,7 @@ use kolumbo_case::{BootSpec, CASE_FORMAT_VERSION, CaseFile, Phase, Verdict, Verd
 use kolumbo_lab::folder::FolderWriter;
 use kolumbo_lab::matrix::drive::{Matrix, MatrixError, Options, Progress, Watcher};
 use kolumbo_lab::matrix::executor::{Ended, Executor, ExecutorError, Finished, Job};
-use kolumbo_lab::matrix::plan::{Request, Template, parse_axis};
+use kolumbo_lab::matrix::plan::{Pattern, Request, Template, parse_axis};
 use kolumbo_lab::matrix::summary::probes;
 
 /// What a job does in place of booting.
@@ -108,7 +108,14 @@ fn request(dir: &Path, axes: &[&str]) -> Request {
 }
 
 fn options(repeat: u32) -> Options {
-    Options { repeat, confidence: 0.95, allow_splats: false, qemu: None, qemu_args: Vec::new() }
+    Options {
+        repeat,
+        confidence: 0.95,
+        allow_splats: false,
+        confirm: true,
+        qemu: None,
+        qemu_args: Vec::new(),
+    }
 }
 
 fn never() -> &'static AtomicBool {
@@ -223,6 +230,56 @@ fn repeats_stop_once_the_answer_is_sure_and_flaky_cells_get_all_of_them() {
 }
 
 #[test]
+fn what_one_run_alone_shows_is_booted_once_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |name: &str, request: Request, options: Options, rule: fn(&Job) -> Ended| {
+        let out = dir.path().join(name);
+        let mut matrix = Matrix::begin(&out, request, options, dir.path()).unwrap();
+        let mut stub = Stub::new(rule);
+        let started = Rc::clone(&stub.started);
+        assert!(matrix.drive(&mut stub, never(), &mut Silent::default()).unwrap());
+        let runs = |cell: &str| started.borrow().get(cell).copied().unwrap_or(0);
+        let counts = ["1", "2", "3"].map(runs);
+        (counts, matrix.summary().unwrap())
+    };
+    let three = || request(dir.path(), &["smp=1,2,3"]);
+    let once = |job: &Job| {
+        let sick = job.key.cell == "2" && job.key.repeat == 1;
+        ended(if sick { VerdictKind::HungBoot } else { VerdictKind::Booted })
+    };
+    let (runs, summary) = run("once", three(), options(1), once);
+    assert_eq!(runs, [1, 2, 1]);
+    assert_eq!(summary.cells[1].answer, Answer::Flaky);
+    // One healthy run of each of the others rules little out.
+    let sentence = &summary.bugs[0].sentence;
+    assert!(
+        sentence
+            .starts_with("under any condition, as far as these runs tell, in 50% of runs (1 of 2"),
+        "{sentence}"
+    );
+    // A sickness that stays is what it is, and said without a rate.
+    let always = |job: &Job| {
+        ended(if job.key.cell == "2" { VerdictKind::HungBoot } else { VerdictKind::Booted })
+    };
+    let (runs, summary) = run("always", three(), options(1), always);
+    assert_eq!(runs, [1, 2, 1]);
+    assert_eq!(summary.bugs[0].sentence, "smp = 2");
+    // Two cells with one sickness confirm each other.
+    let two = |job: &Job| {
+        ended(if job.key.cell == "1" { VerdictKind::Booted } else { VerdictKind::HungBoot })
+    };
+    assert_eq!(run("two", three(), options(1), two).0, [1, 1, 1]);
+    // Nor is anything booted again that was expected, or that nobody wants to know again.
+    let mut expected = three();
+    let two =
+        Pattern { terms: vec![("smp".to_owned(), vec!["2".to_owned()])], ..Pattern::default() };
+    expected.expect = vec![(two, vec![VerdictKind::HungBoot])];
+    assert_eq!(run("expected", expected, options(1), always).0, [1, 1, 1]);
+    let believe = Options { confirm: false, ..options(1) };
+    assert_eq!(run("believed", three(), believe, always).0, [1, 1, 1]);
+}
+
+#[test]
 fn a_kernel_that_changed_or_vanished_is_not_mixed_in() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("m");
@@ -259,7 +316,7 @@ fn a_case_that_was_finished_by_the_dead_is_taken_as_it_is() {
     let cut = CaseFile { unkept: Some("no space".into()), ..case(VerdictKind::Panicked) };
     FolderWriter::create(&out.join("cells/3/1-1"), &cut).unwrap();
     let mut stub = Stub::new(|job| {
-        assert_ne!(job.key.cell, "1", "it is whole");
+        assert_ne!((job.key.cell.as_str(), job.key.repeat), ("1", 1), "it is whole");
         assert!(!job.out.exists(), "what is left of it is in the way");
         ended(VerdictKind::Booted)
     });
@@ -350,7 +407,11 @@ fn what_the_table_leaves_open_is_tested_further() {
         matrix.extend(&open).unwrap();
     }
     assert_eq!(matrix.summary().unwrap().bugs[0].sentence, "smp ≥ 5");
-    assert_eq!(boots, 2 + 4, "bisection: 8, 4, 6, 5");
+    assert_eq!(
+        boots,
+        3 + 4,
+        "16 once more, as no other is sick yet; then the bisection: 8, 4, 6, 5"
+    );
     // The description of the user is still this matrix.
     let matrix = Matrix::resume(&out, dir.path()).unwrap();
     assert!(matrix.must_be(&request(dir.path(), &["smp=1,16"])).is_ok());

@@ -138,6 +138,8 @@ pub(crate) fn run(
         repeat: 1,
         confidence: 0.95,
         allow_splats: false,
+        // What a case shows is one run of each cell.
+        confirm: false,
         qemu: qemu.map(str::to_owned),
         qemu_args,
     };

@@ -51,6 +51,11 @@ pub(crate) struct MatrixArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) repeat: Option<u32>,
 
+    /// Believe a sickness that only one run of the whole table shows; without this such a run is booted once
+    /// more, so that what strikes now and then is told from what strikes always
+    #[arg(long)]
+    pub(crate) no_confirm: bool,
+
     /// How sure an answer has to be before repeats end early, and the level of intervals
     #[arg(long, value_name = "LEVEL", value_parser = confidence)]
     pub(crate) confidence: Option<f64>,

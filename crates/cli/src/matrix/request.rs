@@ -77,6 +77,7 @@ pub(crate) fn asked(args: &MatrixArgs) -> Result<Option<Asked>, RequestError> {
         repeat: args.repeat.or(described.repeat).unwrap_or(1),
         confidence: args.confidence.or(described.confidence).unwrap_or(0.95),
         allow_splats: args.allow_splats || described.allow_splats.unwrap_or(false),
+        confirm: !args.no_confirm && described.confirm.unwrap_or(true),
         qemu: args.qemu.clone(),
         qemu_args,
     };

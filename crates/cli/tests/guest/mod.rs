@@ -1,5 +1,9 @@
 //! What tests with real guests share: the kernel to boot, and running kolumbo on it.
 
+// Each test program has a copy of this module and uses what it needs.
+#[allow(dead_code)]
+pub(crate) mod table;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

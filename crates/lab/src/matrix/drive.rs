@@ -34,6 +34,8 @@ pub const MOST_ATTEMPTS: u32 = 3;
 /// A cell that always gave one answer is settled when the other one is rarer than this, at the
 /// matrix' confidence: 12 runs at 95%.
 pub const RARE: f64 = 0.25;
+/// Runs of a cell whose sickness no other run of the table shows.
+const CONFIRMED: u32 = 2;
 /// Longest wait for a run to end before the loop looks at everything else again.
 const TICK: Duration = Duration::from_millis(200);
 /// How often other hosts are told that this process lives.
@@ -101,6 +103,10 @@ pub struct Options {
     pub confidence: f64,
     /// A boot with splats is healthy.
     pub allow_splats: bool,
+    /// A sickness that nobody expects and that one run of the table shows is booted once more before it
+    /// is believed.
+    #[serde(default)]
+    pub confirm: bool,
     /// QEMU as the user named it.
     pub qemu: Option<String>,
     /// Further arguments for QEMU.
@@ -431,6 +437,8 @@ struct Tally {
     judged: Vec<u32>,
     /// Last attempt of each repeat that failed.
     failed: HashMap<u32, u32>,
+    /// What the last sick run showed, unless it was expected.
+    surprise: Option<String>,
 }
 
 /// One call of [`Matrix::drive`].
@@ -479,18 +487,45 @@ impl Drive {
         Ok(())
     }
 
-    /// What is left to do: repeat by repeat, the longest first.
+    /// What is left to do: repeat by repeat, the longest first; when nothing else is, what has to be
+    /// confirmed.
     fn queue(&mut self, matrix: &Matrix) -> Result<VecDeque<Waiting>, MatrixError> {
+        let mut seen = self.take_stock(matrix)?;
+        let repeat = matrix.options.repeat;
+        let asked = self.left_to_do(matrix, |_| repeat)?;
+        // A run that is under way elsewhere may show what looks like the only one of its kind.
+        let confirm =
+            matrix.options.confirm && asked.is_empty() && matrix.store.runs_of_others()? == 0;
+        if !confirm {
+            return Ok(asked);
+        }
+        seen.retain(|_, times| *times == 1);
+        let alone = |tally: &Tally| tally.surprise.as_ref().is_some_and(|s| seen.contains_key(s));
+        self.left_to_do(matrix, |tally| repeat.max(if alone(tally) { CONFIRMED } else { 0 }))
+    }
+
+    /// Counts what was done, and how often each sickness was seen.
+    fn take_stock(&mut self, matrix: &Matrix) -> Result<HashMap<String, u32>, MatrixError> {
         self.tallies.fill(Tally::default());
         self.done = 0;
         let (tallies, index) = (&mut self.tallies, &self.index);
         let (done, expected) = (&mut self.done, &mut self.expected_ms);
         let allow_splats = matrix.options.allow_splats;
+        let mut seen: HashMap<String, u32> = HashMap::new();
         matrix.store.for_each(|name, run| {
             let Some(cell) = index.get(&name) else { return };
             *done += 1;
             expected[*cell] = expected[*cell].max(run.wall_ms);
-            tallies[*cell].count(&run, allow_splats);
+            let tally = &mut tallies[*cell];
+            tally.count(&run, allow_splats);
+            if run.signature.is_empty() {
+                return;
+            }
+            *seen.entry(run.signature.clone()).or_default() += 1;
+            let wanted = &matrix.plan.cells[*cell].expect;
+            if run.verdict.is_some_and(|v| !wanted.contains(&v)) {
+                tally.surprise = Some(run.signature);
+            }
         })?;
         if std::mem::take(&mut self.first) {
             for (name, cell) in &self.index {
@@ -500,6 +535,15 @@ impl Drive {
                 }
             }
         }
+        Ok(seen)
+    }
+
+    /// The runs that are missing where each cell gets as many as `repeats` says.
+    fn left_to_do(
+        &self,
+        matrix: &Matrix,
+        repeats: impl Fn(&Tally) -> u32,
+    ) -> Result<VecDeque<Waiting>, MatrixError> {
         let mut waiting: Vec<(u32, u64, u32, Waiting)> = Vec::new();
         for (cell, tally) in self.tallies.iter().enumerate() {
             if tally.is_settled(matrix.options.confidence) {
@@ -507,7 +551,7 @@ impl Drive {
             }
             let name = matrix.plan.name(&matrix.plan.cells[cell].at);
             let smp = matrix.plan.spec(&matrix.plan.cells[cell].at)?.smp;
-            for repeat in (1..=matrix.options.repeat).filter(|r| !tally.judged.contains(r)) {
+            for repeat in (1..=repeats(tally)).filter(|r| !tally.judged.contains(r)) {
                 let failed = tally.failed.get(&repeat).copied().unwrap_or(0);
                 let key = RunKey { cell: name.clone(), repeat, attempt: 0 };
                 let before = self.before.get(&key).copied().unwrap_or(0);

@@ -21,6 +21,8 @@ pub struct MatrixToml {
     pub confidence: Option<f64>,
     /// A boot with splats counts as healthy.
     pub allow_splats: Option<bool>,
+    /// A sickness that one run of the table shows is booted once more.
+    pub confirm: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -31,6 +33,7 @@ struct Schema {
     repeat: Option<Spanned<u32>>,
     confidence: Option<Spanned<f64>>,
     allow_splats: Option<bool>,
+    confirm: Option<bool>,
     #[serde(default)]
     base: Base,
     #[serde(default)]
@@ -154,6 +157,7 @@ pub fn parse(name: &str, text: &str) -> Result<MatrixToml, PlanError> {
         repeat: schema.repeat.map(Spanned::into_inner),
         confidence: schema.confidence.map(Spanned::into_inner),
         allow_splats: schema.allow_splats,
+        confirm: schema.confirm,
     })
 }
 
@@ -275,6 +279,7 @@ mod tests {
 title = "safe-ret"
 repeat = 5
 confidence = 0.9
+confirm = false
 
 [base]
 memory = "512m"
@@ -306,6 +311,7 @@ verdict = ["hung-boot", "hung-shutdown"]
     fn the_whole_schema() {
         let file = parse("m.toml", GOOD).unwrap();
         assert_eq!((file.repeat, file.confidence), (Some(5), Some(0.9)));
+        assert_eq!((file.confirm, file.allow_splats), (Some(false), None));
         let plan = Plan::new(file.request).unwrap();
         assert_eq!(plan.cells.len(), 8);
         let last = plan.cells.iter().find(|c| plan.name(&c.at) == "clang/4/safe-ret").unwrap();

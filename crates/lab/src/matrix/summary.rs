@@ -295,6 +295,11 @@ fn locate(matrix: &mut MatrixFile, index: usize) {
         joined(&conditions)
     };
     if bug.struck < bug.judged {
+        // "Always, in 50% of runs" would be a riddle.
+        let rules_nothing_out = conditions.iter().any(|c| c.terms.is_empty());
+        if rules_nothing_out {
+            "under any condition, as far as these runs tell".clone_into(&mut sentence);
+        }
         sentence.push_str(", in ");
         sentence.push_str(&words::rate(bug.struck, bug.judged, bug.interval, matrix.confidence));
     }
