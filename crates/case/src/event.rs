@@ -43,6 +43,11 @@ pub enum EventKind {
     },
     /// The wall-clock limit was reached.
     TimeLimit,
+    /// The host stood still for so long until now: it slept, or let neither QEMU nor kolumbo run.
+    HostPaused {
+        /// Milliseconds.
+        ms: u64,
+    },
     /// The user asked to stop.
     Interrupted,
     /// The console wrote more than kolumbo keeps; later bytes are not in `console.log`.

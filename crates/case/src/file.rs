@@ -57,6 +57,10 @@ pub struct CaseFile {
     pub explanation: Option<Explanation>,
     /// Wall time of the run in milliseconds, once it ended.
     pub wall_ms: Option<u64>,
+    /// Milliseconds of them in which the host stood still: it slept, or let nothing run. Shorter pauses than 5 s are
+    /// not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_paused_ms: Option<u64>,
     /// Why the console or the events beside this file are not whole, where the disk did not take them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unkept: Option<String>,

@@ -177,6 +177,43 @@ fn kill_9_leaves_no_qemu_and_a_readable_case() {
     }
 }
 
+/// A host that stands still for a while is noticed, and nothing is held against the guest.
+#[test]
+fn a_host_that_stands_still_is_noticed() {
+    let Some(kernel) = kernel("a paused host") else { return };
+    let home = tempfile::tempdir().unwrap();
+    let out = home.path().join("case");
+    let mark = format!("kolumbo_pause={}", std::process::id());
+    let mut child = kolumbo(home.path())
+        .arg("boot")
+        .arg(&kernel)
+        .args(["-q", "-m", "256m", "--append", &mark, "--out"])
+        .arg(&out)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("QEMU begins", Duration::from_secs(60), || {
+        fs::metadata(out.join("console.log")).is_ok_and(|log| log.len() > 0)
+    });
+    let everyone = [vec![child.id()], qemus_with(&mark)].concat();
+    let signal = |name: &str| {
+        for pid in &everyone {
+            let _ = Command::new("kill").args([name, &pid.to_string()]).status();
+        }
+    };
+    signal("-STOP");
+    thread::sleep(Duration::from_secs(7));
+    signal("-CONT");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let text = fs::read_to_string(out.join("case.json")).unwrap();
+    let case: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(case["verdict"], "booted", "{case:#}");
+    assert!(case["host_paused_ms"].as_u64().is_some_and(|ms| ms >= 5000), "{case:#}");
+    assert!(text.contains("the host stood still for"), "{case:#}");
+    let events = fs::read_to_string(out.join("events.jsonl")).unwrap();
+    assert!(events.contains("\"event\":\"host-paused\""), "{events}");
+}
+
 /// What `kolumbo show` prints is what the run printed.
 #[test]
 fn show_repeats_the_live_output() {

@@ -4,6 +4,7 @@
 //! stored case can be judged anew. It may not know QEMU's arguments or wall time. Main type:
 //! [`Judge`].
 
+mod pauses;
 mod sentence;
 pub mod stillness;
 pub mod transcript;
@@ -14,8 +15,9 @@ use kolumbo_case::{
 };
 use kolumbo_console::{InitFailure, Shutdown};
 
+use crate::pauses::Pauses;
 use crate::stillness::{Activity, Circumstances, Proof, Stillness};
-use crate::transcript::{LOCKUPS, Line, Transcript};
+use crate::transcript::{LOCKUPS, Line, Splat, Transcript};
 use crate::userspace::Userspace;
 
 /// Silence after which the virtual CPUs are looked at.
@@ -97,6 +99,7 @@ pub struct Judge {
     ended: Option<Ended>,
     exited: Option<Evidence>,
     pvpanic_t: Option<u64>,
+    pauses: Pauses,
     time_limit: bool,
     interrupted: bool,
     decided: bool,
@@ -137,6 +140,11 @@ impl Judge {
             EventKind::Sample { vcpus } => self.observe_sample(t, vcpus),
             EventKind::QemuExited { code, signal, stderr } => {
                 self.exited = Some(sentence::exit(t, *code, *signal, stderr));
+            }
+            EventKind::HostPaused { ms } => {
+                self.pauses.add(t, *ms);
+                // Nothing could move meanwhile, so that nothing did proves nothing.
+                self.stillness.clear();
             }
             EventKind::TimeLimit => self.time_limit = true,
             EventKind::Interrupted => self.interrupted = true,
@@ -197,6 +205,11 @@ impl Judge {
     /// Milliseconds from the start of QEMU to the guest's last sign of life.
     pub fn last_sign_of_life_ms(&self) -> u64 {
         self.life_t
+    }
+
+    /// Milliseconds in which the host let nothing run: no part of the guest's time.
+    pub fn host_paused_ms(&self) -> u64 {
+        self.pauses.total_ms()
     }
 
     /// The console so far, as far as it matters.
@@ -457,6 +470,14 @@ impl Judge {
         if self.transcript.splat_count > 0 {
             let splats = self.transcript.splats.iter().map(|s| s.line.evidence());
             evidence.splice(0..0, splats);
+            if self.only_pauses_are_complained_of() {
+                let reason = format!(
+                    "booted and powered off, but the host stood still for {:.0} s on the way, and a stall is all \
+                     that the kernel complains of",
+                    self.pauses.total_ms() as f64 / 1e3
+                );
+                return self.verdict(VerdictKind::CannotTell, reason, evidence);
+            }
             let reason = match self.transcript.splat_count {
                 1 => "booted and powered off, with one splat on the way".to_owned(),
                 n => format!("booted and powered off, with {n} splats on the way"),
@@ -479,13 +500,24 @@ impl Judge {
         self.verdict(VerdictKind::Booted, reason, evidence)
     }
 
+    /// Every splat says that nothing went on while the host stood still.
+    fn only_pauses_are_complained_of(&self) -> bool {
+        let explained = self.transcript.splats.iter().filter(|s| self.pauses.explain(s)).count();
+        explained as u64 == self.transcript.splat_count
+    }
+
+    /// The first announcement of a lockup that has no other explanation.
+    fn lockup(&self) -> Option<&Splat> {
+        self.transcript.splats.iter().find(|s| LOCKUPS.contains(&s.kind) && !self.pauses.explain(s))
+    }
+
     /// What the virtual CPUs, the heartbeats and the silence prove together.
     fn judge_stillness(&self) -> Option<Verdict> {
         let quiet = self.now.saturating_sub(self.progress_t);
         if quiet < SILENCE_MS {
             return None;
         }
-        let lockup = self.transcript.splat_of(LOCKUPS);
+        let lockup = self.lockup();
         let circumstances = Circumstances {
             past_early_boot: self.phase() >= Phase::Initcalls,
             idle_polls: self.params.idle_polls,
@@ -507,7 +539,7 @@ impl Judge {
     }
 
     /// Every CPU is idle, nothing is printed: whether somebody is waited for who cannot come.
-    fn judge_idle(&self, idle_for: u64, lockup: Option<&transcript::Splat>) -> Option<Verdict> {
+    fn judge_idle(&self, idle_for: u64, lockup: Option<&Splat>) -> Option<Verdict> {
         let seconds = idle_for as f64 / 1e3;
         let idle = |what: &str| Proof {
             sentence: format!("{what}: every CPU has been idle for {seconds:.0} s"),
@@ -587,7 +619,7 @@ impl Judge {
     }
 
     /// The guest hangs: which verdict it is depends on how far it came.
-    fn hung(&self, proof: Proof, lockup: Option<&transcript::Splat>) -> Verdict {
+    fn hung(&self, proof: Proof, lockup: Option<&Splat>) -> Verdict {
         let mut evidence = proof.evidence;
         evidence.extend(lockup.map(|s| s.line.evidence()));
         evidence.extend(self.transcript.last_line.as_ref().map(Line::evidence));
@@ -623,7 +655,7 @@ impl Judge {
             let reason = "the kernel oopsed and the guest did not end in time".to_owned();
             return self.verdict(VerdictKind::OopsedStuck, reason, evidence);
         }
-        if let Some(lockup) = self.transcript.splat_of(LOCKUPS) {
+        if let Some(lockup) = self.lockup() {
             evidence.insert(0, lockup.line.evidence());
             let reason =
                 "the kernel reported a lockup and the guest did not end in time".to_owned();

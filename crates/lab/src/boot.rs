@@ -442,6 +442,7 @@ fn run(
 
     case.guest = judge.userspace().facts.clone();
     case.gaps.extend(missing_cpus(case));
+    note_pauses(case, &judge);
     case.timeline = timeline(&judge);
     case.jobs_failed = judge.userspace().failed_job().is_some();
     let mut verdict = verdict;
@@ -477,6 +478,15 @@ pub(crate) fn note_machine(
     case.qemu.argv = machine.argv().to_vec();
     case.qemu.accel = accel.name().to_owned();
     case.qemu.accel_reason = reason;
+}
+
+/// Writes down for how long the host stood still.
+pub(crate) fn note_pauses(case: &mut CaseFile, judge: &Judge) {
+    let ms = Some(judge.host_paused_ms()).filter(|ms| *ms > 0);
+    case.host_paused_ms = ms;
+    case.gaps.extend(ms.map(|ms| {
+        format!("the host stood still for {:.1} s while the guest's clock went on", ms as f64 / 1e3)
+    }));
 }
 
 /// A word about CPUs that did not come up although nobody asked for fewer.
@@ -523,7 +533,7 @@ fn watch(
     interrupted: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Verdict, BootError> {
-    let deadline = match request.spec.timeout_ms {
+    let limit = match request.spec.timeout_ms {
         0 => None,
         ms => Some(machine.started() + Duration::from_millis(ms)),
     };
@@ -533,6 +543,8 @@ fn watch(
     let mut status_at = Instant::now();
     loop {
         let now = Instant::now();
+        let deadline =
+            limit.and_then(|at| at.checked_add(Duration::from_millis(tee.judge.host_paused_ms())));
         if interrupted.load(Ordering::Relaxed) {
             tee.event(Event { t: machine.now_ms(), kind: EventKind::Interrupted });
         } else if deadline.is_some_and(|d| now >= d) {

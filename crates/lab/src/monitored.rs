@@ -11,6 +11,7 @@ use kolumbo_case::{Accel, CaseFile, EventKind, Verdict};
 use kolumbo_judge::Params;
 use kolumbo_machine::Monitor;
 use kolumbo_machine::kvm::{self, KvmError};
+use kolumbo_machine::pause::PauseWatch;
 
 use crate::boot::{self, BootError, LONGEST_WAIT, Observer, Request, Status};
 use crate::folder::FolderWriter;
@@ -56,6 +57,7 @@ pub(crate) fn run(
     case.timeline = boot::timeline(&inside.judge);
     case.jobs_failed = inside.judge.userspace().failed_job().is_some();
     case.gaps.extend(boot::missing_cpus(case));
+    boot::note_pauses(case, &inside.judge);
     let text = case.guest.as_ref().map_or(0, |g| g.text);
     case.gaps.extend(Symboliser::new(&found, text).annotate(&mut verdict, &mut case.cpus));
     case.outcome = Some(verdict);
@@ -82,7 +84,8 @@ fn watch(
     interrupted: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Verdict, BootError> {
-    let deadline = match request.spec.timeout_ms {
+    let mut pauses = PauseWatch::new();
+    let mut deadline = match request.spec.timeout_ms {
         0 => None,
         ms => Some(monitor.started() + Duration::from_millis(ms)),
     };
@@ -103,6 +106,10 @@ fn watch(
             quiet: Duration::from_millis(t.saturating_sub(life)),
             vcpus: inside.letters.clone(),
         });
+        if let Some(ms) = pauses.round(LONGEST_WAIT) {
+            inside.event(t, EventKind::HostPaused { ms }, &[]);
+            deadline = deadline.map(|d| d + Duration::from_millis(ms));
+        }
         let until = now + LONGEST_WAIT;
         let Some(lines) = monitor.step(deadline.map_or(until, |d| until.min(d)))? else {
             let t = monitor.now_ms();

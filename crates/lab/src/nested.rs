@@ -184,6 +184,7 @@ pub(crate) fn run(
     machine.end(&mut pair)?;
 
     case.gaps.extend(boot::missing_cpus(case));
+    boot::note_pauses(case, &pair.host);
     let text = case.guest.as_ref().map_or(0, |g| g.text);
     case.gaps.extend(Symboliser::new(&prepared.found, text).annotate(&mut verdict, &mut case.cpus));
     case.outcome = Some(verdict);
@@ -210,7 +211,7 @@ fn watch(
     pair: &mut Pair<'_>,
     interrupted: &AtomicBool,
 ) -> Result<Verdict, BootError> {
-    let deadline = match request.spec.timeout_ms {
+    let limit = match request.spec.timeout_ms {
         0 => None,
         ms => Some(machine.started() + Duration::from_millis(ms)),
     };
@@ -225,6 +226,8 @@ fn watch(
             pair.inside.share = share;
         }
         let (now, t) = (Instant::now(), machine.now_ms());
+        let deadline =
+            limit.and_then(|at| at.checked_add(Duration::from_millis(pair.host.host_paused_ms())));
         let over = if interrupted.load(Ordering::Relaxed) {
             Some(EventKind::Interrupted)
         } else if deadline.is_some_and(|d| now >= d) {
@@ -346,6 +349,9 @@ impl Sink for Pair<'_> {
             && (line.is_empty() || self.inside.take(event.t, line, self.observer))
         {
             return;
+        }
+        if matches!(event.kind, EventKind::HostPaused { .. }) {
+            self.inside.event(event.t, event.kind.clone(), &[]);
         }
         let bytes = match event.kind {
             EventKind::Console { .. } => std::mem::take(&mut self.pending),

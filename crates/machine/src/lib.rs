@@ -12,6 +12,7 @@ pub mod kvm;
 pub mod live;
 pub mod module_file;
 pub mod monitor;
+pub mod pause;
 pub mod program_file;
 pub mod qemu;
 pub mod qmp;

@@ -19,6 +19,7 @@ use rustix::io::FdFlags;
 use serde_json::json;
 
 use crate::gdb::{GdbClient, GdbError};
+use crate::pause::PauseWatch;
 use crate::qemu::{self, Channels, Plan, QemuError};
 use crate::qmp::{QmpClient, QmpError};
 use crate::registers_x86;
@@ -100,6 +101,7 @@ pub struct Machine {
     stderr_tail: Vec<u8>,
     vcpu_threads: Vec<u32>,
     started: Instant,
+    pauses: PauseWatch,
     stopped: bool,
     exited: bool,
 }
@@ -173,6 +175,7 @@ impl Machine {
             stderr_tail: Vec::new(),
             vcpu_threads: Vec::new(),
             started,
+            pauses: PauseWatch::new(),
             stopped: false,
             exited: false,
         };
@@ -249,7 +252,11 @@ impl Machine {
         if self.console_open && !read_console {
             wake = wake.min(self.console_ready_at);
         }
-        let ready = self.poll(wake.saturating_duration_since(now), read_console)?;
+        let wait = wake.saturating_duration_since(now);
+        let ready = self.poll(wait, read_console)?;
+        if let Some(ms) = self.pauses.round(wait) {
+            self.event(sink, EventKind::HostPaused { ms });
+        }
         if ready.console {
             self.read_console(sink);
             self.console_ready_at = Instant::now() + CONSOLE_PERIOD;

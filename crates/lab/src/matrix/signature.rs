@@ -5,6 +5,7 @@
 
 use kolumbo_case::{CaseFile, Evidence, Verdict, VerdictKind};
 use kolumbo_console::{ReadOptions, Reader};
+use kolumbo_judge::transcript::LOCKUPS;
 
 /// Console bytes that are read for a title: the first crash is near the front of what a guest
 /// that floods its console has to say.
@@ -23,16 +24,18 @@ pub fn signature(case: &CaseFile, console: &[u8], allow_splats: bool) -> String 
         return String::new();
     }
     let console = &console[..console.len().min(MOST_CONSOLE)];
-    let mut reader = Reader::new(ReadOptions { first_only: true });
+    // A stall that a pause of the host explains is nobody's bug, so what else there is comes first.
+    let paused = case.host_paused_ms.is_some();
+    let mut reader = Reader::new(ReadOptions { first_only: !paused });
     reader.feed(console);
-    let title = reader
-        .finish()
-        .reports
-        .into_iter()
-        .map(|report| report.title)
-        .find(|title| !title.is_empty());
-    if let Some(title) = title {
-        return title;
+    let reports = reader.finish().reports;
+    let mut titled: Vec<_> =
+        reports.into_iter().filter(|report| !report.title.is_empty()).collect();
+    if paused {
+        titled.sort_by_key(|report| report.kind.is_some_and(|kind| LOCKUPS.contains(&kind)));
+    }
+    if let Some(report) = titled.into_iter().next() {
+        return report.title;
     }
     // Only a guest that stands still stands somewhere: at a reset each run is caught elsewhere.
     let hangs = verdict.verdict.name().starts_with("hung-");
@@ -109,6 +112,13 @@ mod tests {
         let panicked = case(VerdictKind::Panicked, vec![]);
         let title = signature(&panicked, console, false);
         assert!(title.starts_with("BUG: unable to handle kernel NULL"), "{title}");
+        let stall = "[    0.5] rcu: INFO: rcu_preempt self-detected stall on CPU\n[    0.5] Call Trace:\n\
+                     [    0.5]  f+0x1/0x2\n[    0.5]  </TASK>\n";
+        let between = "[    0.6] pci 0000:00:00.0: all is well\n".repeat(40);
+        let stalled = [stall.as_bytes(), between.as_bytes(), console].concat();
+        assert!(signature(&panicked, &stalled, false).starts_with("INFO: rcu"));
+        let paused = CaseFile { host_paused_ms: Some(9000), ..panicked };
+        assert_eq!(signature(&paused, &stalled, false), title);
         let splats = case(VerdictKind::BootedWithSplats, vec![]);
         assert_eq!(signature(&splats, console, true), "");
         assert_ne!(signature(&splats, console, false), "");
