@@ -252,7 +252,10 @@ impl Machine {
         if self.console_open && !read_console {
             wake = wake.min(self.console_ready_at);
         }
-        let wait = wake.saturating_duration_since(now);
+        let wait = match self.qmp.has_events() {
+            true => Duration::ZERO,
+            false => wake.saturating_duration_since(now),
+        };
         let ready = self.poll(wait, read_console)?;
         if let Some(ms) = self.pauses.round(wait) {
             self.event(sink, EventKind::HostPaused { ms });
@@ -269,7 +272,7 @@ impl Machine {
         if ready.stderr {
             self.read_stderr();
         }
-        if ready.monitor {
+        if ready.monitor || self.qmp.has_events() {
             self.read_monitor(sink);
         }
         if self.qmp.is_closed() && !self.exited {
@@ -408,7 +411,7 @@ impl Machine {
         }
         let samples = self.sample_stopped();
         if running {
-            self.qmp.command("cont", json!({}), COMMAND_LIMIT)?;
+            self.stopped = !self.qmp.run_on(COMMAND_LIMIT)?;
         }
         samples
     }

@@ -193,15 +193,36 @@ impl QmpClient {
         }
     }
 
+    /// Lets a guest run again that was stopped for a look. Returns false, and leaves it as it is, where the guest had
+    /// reset itself or powered off just before: QEMU says so only when it stands still already, and a kernel that runs
+    /// on behind its power-off panics.
+    pub fn run_on(&mut self, limit: Duration) -> Result<bool, QmpError> {
+        self.collect();
+        if self.events.iter().any(|event| matches!(event, QemuEvent::Shutdown { .. })) {
+            return Ok(false);
+        }
+        self.command("cont", json!({}), limit)?;
+        Ok(true)
+    }
+
+    /// Events came in while a reply was waited for: they are here, and nothing more may arrive to poll for.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty() || self.buffer.contains(&b'\n')
+    }
+
     /// Reads what has arrived without waiting and returns the events in it.
     pub fn drain(&mut self) -> Vec<QemuEvent> {
+        self.collect();
+        self.events.drain(..).collect()
+    }
+
+    fn collect(&mut self) {
         self.fill();
         while let Some(line) = self.take_line() {
             if let Some(Message::Event(Some(event))) = parse_message(&line) {
                 self.events.push_back(event);
             }
         }
-        self.events.drain(..).collect()
     }
 
     fn send(&mut self, mut bytes: &[u8], deadline: Instant, doing: &str) -> Result<(), QmpError> {
@@ -305,6 +326,8 @@ impl QmpClient {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+
     use super::*;
 
     #[test]
@@ -331,6 +354,37 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_that_powered_off_meanwhile_is_not_let_run() {
+        // What QEMU says to each command, and what was asked of it.
+        let ask = |to_stop: &'static str| {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let mut client = QmpClient::new(ours).unwrap();
+            let peer = std::thread::spawn(move || {
+                let mut asked = Vec::new();
+                for line in BufReader::new(theirs.try_clone().unwrap()).lines() {
+                    let line = line.unwrap();
+                    let reply =
+                        if line.contains("\"stop\"") { to_stop } else { "{\"return\":{}}\n" };
+                    asked.push(line);
+                    theirs.write_all(reply.as_bytes()).unwrap();
+                }
+                asked
+            });
+            let limit = Duration::from_secs(5);
+            client.command("stop", json!({}), limit).unwrap();
+            let ran_on = client.run_on(limit).unwrap();
+            let events = client.drain();
+            drop(client);
+            (ran_on, events.len(), peer.join().unwrap().len())
+        };
+        assert_eq!(ask("{\"event\":\"STOP\"}\n{\"return\":{}}\n"), (true, 0, 2));
+        let off = "{\"event\":\"SHUTDOWN\",\"data\":{\"guest\":true,\"reason\":\"guest-shutdown\"}}\n{\"return\":{}}\n";
+        assert_eq!(ask(off), (false, 1, 1));
+        let behind = "{\"return\":{}}\n{\"event\":\"SHUTDOWN\",\"data\":{\"guest\":true,\"reason\":\"guest-reset\"}}\n";
+        assert_eq!(ask(behind), (false, 1, 1));
+    }
+
+    #[test]
     fn a_command_queues_events_and_survives_split_lines() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut client = QmpClient::new(ours).unwrap();
@@ -342,7 +396,9 @@ mod tests {
         });
         let reply = client.human("info status", 0, Duration::from_secs(5)).unwrap();
         assert_eq!(reply, "ok");
+        assert!(client.has_events(), "nothing more comes to poll for");
         assert!(matches!(client.drain()[..], [QemuEvent::Reset { guest: true, .. }]));
+        assert!(!client.has_events());
         drop(peer.join().unwrap());
         assert!(matches!(
             client.command("stop", json!({}), Duration::from_secs(5)),

@@ -1,0 +1,69 @@
+//! Looks at the virtual CPUs while the guest goes down: none of them may hide its end or let it run on behind it.
+
+mod guest;
+
+use std::time::{Duration, Instant};
+
+use guest::{kernel, soak};
+use kolumbo_case::{Accel, BootSpec, Event, EventKind, QemuEvent};
+use kolumbo_lab::boot::{Request, prepare};
+use kolumbo_machine::{Machine, Sink};
+
+/// Keeps the console and whether QEMU reported the end.
+#[derive(Default)]
+struct Kept {
+    console: Vec<u8>,
+    ended: bool,
+}
+
+impl Kept {
+    fn says(&self, text: &str) -> bool {
+        self.console.windows(text.len()).any(|w| w == text.as_bytes())
+    }
+}
+
+impl Sink for Kept {
+    fn console(&mut self, bytes: &[u8]) {
+        self.console.extend_from_slice(bytes);
+    }
+    fn event(&mut self, event: Event) {
+        self.ended |= matches!(event.kind, EventKind::Qemu(QemuEvent::Shutdown { .. }));
+    }
+}
+
+/// A power-off and a look at the same moment: QEMU reports the one while it is asked for the other. Looks come as
+/// fast as they can from the moment at which the kernel says that it goes down.
+#[test]
+fn no_look_hides_the_end_of_a_guest_or_lets_it_run_on() {
+    let Some(kernel) = kernel("looks at the end") else { return };
+    let cache = tempfile::tempdir().unwrap();
+    let spec = BootSpec {
+        kernel: kernel.display().to_string(),
+        smp: 1,
+        memory: 256 << 20,
+        accel: Accel::Tcg,
+        ..BootSpec::default()
+    };
+    let request = Request { spec, cache: cache.path().to_owned(), ..Request::default() };
+    let prepared = prepare(&request).unwrap();
+    let (rounds, mut looks) = (if soak() { 60 } else { 8 }, 0);
+    for round in 0..rounds {
+        let mut machine = Machine::start(&prepared.plan, prepared.initramfs.as_deref()).unwrap();
+        let mut kept = Kept::default();
+        let begun = Instant::now();
+        while !kept.ended {
+            let console = String::from_utf8_lossy(&kept.console).into_owned();
+            assert!(begun.elapsed() < Duration::from_secs(120), "round {round}: {console}");
+            if kept.says("as init process") {
+                looks += usize::from(machine.sample().is_ok());
+                machine.step(Instant::now(), &mut kept).unwrap();
+            } else {
+                machine.step(Instant::now() + Duration::from_millis(20), &mut kept).unwrap();
+            }
+        }
+        machine.step(Instant::now() + Duration::from_millis(100), &mut kept).unwrap();
+        assert!(machine.is_stopped(), "round {round}");
+        assert!(!kept.says("Attempted to kill init"), "round {round}: the guest ran on");
+    }
+    println!("{rounds} guests went down under {looks} looks");
+}
