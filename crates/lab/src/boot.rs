@@ -485,7 +485,10 @@ pub(crate) fn note_pauses(case: &mut CaseFile, judge: &Judge) {
     let ms = Some(judge.host_paused_ms()).filter(|ms| *ms > 0);
     case.host_paused_ms = ms;
     case.gaps.extend(ms.map(|ms| {
-        format!("the host stood still for {:.1} s while the guest's clock went on", ms as f64 / 1e3)
+        format!(
+            "the host, or kolumbo alone, stood still for {:.1} s while the guest's clock went on",
+            ms as f64 / 1e3
+        )
     }));
 }
 
