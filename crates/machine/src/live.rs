@@ -175,7 +175,7 @@ impl Machine {
             stderr_tail: Vec::new(),
             vcpu_threads: Vec::new(),
             started,
-            pauses: PauseWatch::new(),
+            pauses: PauseWatch::begin(),
             stopped: false,
             exited: false,
         };

@@ -34,7 +34,7 @@ pub struct PauseWatch {
 
 impl PauseWatch {
     /// Begins now.
-    pub fn new() -> PauseWatch {
+    pub fn begin() -> PauseWatch {
         PauseWatch { last: Clocks::now() }
     }
 
@@ -66,6 +66,6 @@ mod tests {
         assert_eq!(stood_still(s(27), s(27), s(1)), Some(26_000));
         // The clock of a host that slept.
         assert_eq!(stood_still(s(1), s(3601), s(1)), Some(3_600_000));
-        assert_eq!(PauseWatch::new().round(s(0)), None);
+        assert_eq!(PauseWatch::begin().round(s(0)), None);
     }
 }
