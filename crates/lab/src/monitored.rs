@@ -84,7 +84,7 @@ fn watch(
     interrupted: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Verdict, BootError> {
-    let mut pauses = PauseWatch::begin();
+    let mut pauses = PauseWatch::default();
     let mut deadline = match request.spec.timeout_ms {
         0 => None,
         ms => Some(monitor.started() + Duration::from_millis(ms)),

@@ -175,7 +175,7 @@ impl Machine {
             stderr_tail: Vec::new(),
             vcpu_threads: Vec::new(),
             started,
-            pauses: PauseWatch::begin(),
+            pauses: PauseWatch::default(),
             stopped: false,
             exited: false,
         };

@@ -27,24 +27,19 @@ impl Clocks {
 }
 
 /// Watches one loop that should come round in time.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct PauseWatch {
-    last: Clocks,
+    last: Option<Clocks>,
 }
 
 impl PauseWatch {
-    /// Begins now.
-    pub fn begin() -> PauseWatch {
-        PauseWatch { last: Clocks::now() }
-    }
-
-    /// The loop came round, having waited for `wanted` at most on purpose: for how many milliseconds the host stood
+    /// The loop came round, for the first time or having waited for `wanted` at most on purpose: for how many milliseconds the host stood
     /// still since the last round, where that is worth a word.
     pub fn round(&mut self, wanted: Duration) -> Option<u64> {
-        let before = std::mem::replace(&mut self.last, Clocks::now());
-        let awake = self.last.awake.duration_since(before.awake);
-        let boot = self.last.boot.saturating_sub(before.boot);
-        stood_still(awake, boot, wanted)
+        let now = Clocks::now();
+        let before = self.last.replace(now)?;
+        let awake = now.awake.duration_since(before.awake);
+        stood_still(awake, now.boot.saturating_sub(before.boot), wanted)
     }
 }
 
@@ -66,6 +61,7 @@ mod tests {
         assert_eq!(stood_still(s(27), s(27), s(1)), Some(26_000));
         // The clock of a host that slept.
         assert_eq!(stood_still(s(1), s(3601), s(1)), Some(3_600_000));
-        assert_eq!(PauseWatch::begin().round(s(0)), None);
+        let mut watch = PauseWatch::default();
+        assert_eq!((watch.round(s(0)), watch.round(s(0))), (None, None));
     }
 }
