@@ -33,8 +33,8 @@ pub struct PauseWatch {
 }
 
 impl PauseWatch {
-    /// The loop came round, for the first time or having waited for `wanted` at most on purpose: for how many milliseconds the host stood
-    /// still since the last round, where that is worth a word.
+    /// The loop came round, having waited for `wanted` at most on purpose: for how many milliseconds the host stood
+    /// still since the last round, where there was one and it is worth a word.
     pub fn round(&mut self, wanted: Duration) -> Option<u64> {
         let now = Clocks::now();
         let before = self.last.replace(now)?;
