@@ -4,6 +4,8 @@
 //! The lines come from a guest, or through one: they are bounded and may be anything. Main type:
 //! [`Inside`].
 
+use std::collections::VecDeque;
+
 use kolumbo_case::{
     Event, EventKind, Evidence, GuestView, Phase, QemuEvent, ReadError, VcpuRegisters, VcpuSample,
     Verdict, VerdictKind,
@@ -22,6 +24,11 @@ const SAMPLE_CODE: usize = 16;
 /// two timer ticks its host may then be too slow to run even one instruction of it: the CPU is used,
 /// and the guest stands where it stood.
 const LEAST_SHARE: f64 = 0.3;
+
+/// Looks that are kept: as many as a proof needs at least.
+const LOOKS_KEPT: usize = 8;
+/// A wait loop without the functions that it calls is no longer than this.
+const LOOP_BYTES: u64 = 64;
 
 /// What a guest under the monitor has done so far.
 pub(crate) struct Inside<'a> {
@@ -117,7 +124,7 @@ impl<'a> Inside<'a> {
             vcpu.ran_us = Some(*real as u64);
         }
         self.letters = letters(&vcpus);
-        self.looks = Looks(cpus);
+        self.looks.add(cpus);
         self.event(t, EventKind::Sample { vcpus }, &[]);
     }
 
@@ -200,19 +207,41 @@ pub(crate) fn letters(vcpus: &[VcpuSample]) -> String {
     vcpus.iter().map(letter).collect()
 }
 
-/// Where the CPUs stood at the last look: registers, and the code around them.
+/// Where the CPUs stood at the last looks, the newest last: registers, and the code around them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Looks(Vec<Look>);
+pub(crate) struct Looks(VecDeque<Vec<Look>>);
 
 impl Looks {
+    fn add(&mut self, cpus: Vec<Look>) {
+        if self.0.len() == LOOKS_KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(cpus);
+    }
+
+    /// The newest look at this CPU; where it goes round in one small loop, the newest of those that show it where it
+    /// mostly is. A CPU that waits for a device stands behind the read nearly always, with the answer in its flags, and
+    /// once in a hundred looks somewhere else, from where the answer cannot be told.
     fn of(&self, cpu: u32) -> Option<&Look> {
-        self.0.iter().find(|look| look.registers.cpu == cpu)
+        let at = |look: &Look| look.registers.get("rip");
+        let looks: Vec<&Look> = (self.0.iter().rev())
+            .filter_map(|cpus| cpus.iter().find(|look| look.registers.cpu == cpu))
+            .collect();
+        let newest = *looks.first()?;
+        let near = |look: &&&Look| match (at(look), at(newest)) {
+            (Some(a), Some(b)) => !look.registers.halted && a.abs_diff(b) < LOOP_BYTES,
+            _ => false,
+        };
+        let round: Vec<&Look> = looks.iter().take_while(near).copied().collect();
+        let times = |look: &Look| round.iter().filter(|other| at(other) == at(look)).count();
+        // Of several that are as frequent the last one counts: the newest.
+        round.iter().rev().copied().max_by_key(|look| times(look)).or(Some(newest))
     }
 }
 
 impl GuestView for Looks {
     fn vcpus(&self) -> u32 {
-        self.0.len() as u32
+        self.0.back().map_or(0, Vec::len) as u32
     }
 
     fn registers(&mut self, cpu: u32) -> Result<VcpuRegisters, ReadError> {
@@ -304,6 +333,31 @@ mod tests {
             let code = cpus[0].code.as_ref().unwrap();
             assert_eq!(code.bytes[code.trap.unwrap()..][..2], [0x75, 0xf1]);
         });
+    }
+
+    #[test]
+    fn a_cpu_in_a_loop_is_kept_where_it_mostly_is() {
+        let at = |offset: u64| {
+            let mut look = spinning(0, 0);
+            look.registers.values.retain(|(name, _)| name != "rip");
+            look.registers.values.push(("rip".to_owned(), 0xffff_ffff_8100_1000 + offset));
+            vec![look]
+        };
+        let kept = |offsets: &[u64]| {
+            let mut looks = Looks::default();
+            offsets.iter().for_each(|offset| looks.add(at(*offset)));
+            looks.registers(0).unwrap().get("rip").unwrap() & 0xffff
+        };
+        assert_eq!(kept(&[0x10, 0x10, 0x10, 0x5]), 0x1010, "caught at the pause, once");
+        assert_eq!(kept(&[0x5, 0x10, 0x5, 0x10]), 0x1010, "as often: the newest");
+        assert_eq!(kept(&[0x10, 0x10, 0x10, 0x900]), 0x1900, "it has left");
+        assert_eq!(
+            kept(&[0x900, 0x10, 0x900, 0x900, 0x5]),
+            0x1005,
+            "what was before does not count"
+        );
+        let long = [&[0x5; 9][..], &[0x10; LOOKS_KEPT]].concat();
+        assert_eq!(kept(&long), 0x1010, "older looks are forgotten");
     }
 
     /// A host that itself is kept from the CPU reckons with time that its guests never had.
