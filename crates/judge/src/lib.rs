@@ -212,6 +212,11 @@ impl Judge {
         self.pauses.total_ms()
     }
 
+    /// Where CPU `cpu` mostly stood at the last looks; none where it was halted or not looked at.
+    pub fn usual_pc(&self, cpu: u32) -> Option<u64> {
+        self.stillness.usual_pc(usize::try_from(cpu).ok()?)
+    }
+
     /// The console so far, as far as it matters.
     pub fn transcript(&self) -> &Transcript {
         &self.transcript

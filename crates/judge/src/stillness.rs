@@ -34,6 +34,27 @@ const SPIN_CHANGING_EARLY_US: u64 = 60_000_000;
 /// CPU time in a kernel loop with interrupts on whose state recurs exactly.
 const SPIN_INTERRUPTIBLE_US: u64 = 15_000_000;
 
+/// A wait loop without the functions that it calls is no longer than this many bytes.
+const LOOP_BYTES: u64 = 64;
+/// Looks that tell where a CPU mostly is.
+const RECENT: usize = FEWEST;
+
+/// Where a CPU mostly stands that goes round in one small loop: the program counter that most of its last looks show,
+/// of several the newest. `looks` are program counters, the newest first, none for a CPU that was halted. None where
+/// the last look shows no running CPU.
+///
+/// A CPU that waits for a device stands behind the read nearly always, with the answer in its registers and flags, and
+/// once in a hundred looks somewhere else, from where the answer cannot be told.
+pub fn usual_place(looks: impl IntoIterator<Item = Option<u64>>) -> Option<u64> {
+    let mut looks = looks.into_iter().take(RECENT).map_while(|pc| pc);
+    let newest = looks.next()?;
+    let near = looks.take_while(|pc| pc.abs_diff(newest) < LOOP_BYTES);
+    let round: Vec<u64> = std::iter::once(newest).chain(near).collect();
+    let times = |pc: &u64| round.iter().filter(|other| *other == pc).count();
+    // The last of those that are as frequent is the newest one.
+    round.iter().rev().copied().max_by_key(times)
+}
+
 /// What stands still, and why nothing will move it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
@@ -123,6 +144,12 @@ impl Stillness {
     /// The last look, if there was one.
     pub fn last(&self) -> Option<&(u64, Vec<VcpuSample>)> {
         self.rounds.back()
+    }
+
+    /// Where CPU `cpu` mostly is: [`usual_place`] of what was seen of it.
+    pub fn usual_pc(&self, cpu: usize) -> Option<u64> {
+        let seen = self.rounds.iter().rev().map_while(|(_, vcpus)| vcpus.get(cpu));
+        usual_place(seen.map(|v| (!v.halted).then_some(v.pc)))
     }
 
     /// Milliseconds between the first and the last look.
@@ -395,6 +422,25 @@ mod tests {
         let proof = s.proof(past_boot()).unwrap();
         assert_eq!(proof.sentence, "all 2 CPUs are halted with interrupts off");
         assert_eq!(proof.evidence.len(), 2);
+    }
+
+    #[test]
+    fn a_cpu_in_a_loop_has_a_usual_place() {
+        // Written in the order of time; the newest look comes last.
+        let usual = |pcs: &[u64]| usual_place(pcs.iter().rev().map(|pc| (*pc > 0).then_some(*pc)));
+        assert_eq!(usual(&[0x1010, 0x1010, 0x1010, 0x1005]), Some(0x1010), "at the pause, once");
+        assert_eq!(usual(&[0x1005, 0x1010, 0x1005, 0x1010]), Some(0x1010), "as often: the newest");
+        assert_eq!(usual(&[0x1010, 0x1010, 0x1010, 0x1900]), Some(0x1900), "it has left");
+        assert_eq!(usual(&[0x1005, 0x1005, 0x1900, 0x1010]), Some(0x1010), "what was before");
+        assert_eq!(
+            usual(&[&[0x1005; 9][..], &[0x1010; RECENT]].concat()),
+            Some(0x1010),
+            "older ones"
+        );
+        assert_eq!(usual(&[0x1010, 0]), None, "halted");
+        assert_eq!(usual(&[]), None);
+        let s = watch(2, |i, t| vec![spinning(0, if i == 8 { 0x105 } else { 0x110 }, false, t)]);
+        assert_eq!((s.usual_pc(0), s.usual_pc(1)), (Some(0x110), None));
     }
 
     #[test]

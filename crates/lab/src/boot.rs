@@ -38,6 +38,8 @@ pub const CONSOLE_WORDS: &str = "console=ttyS0 earlyprintk=serial,ttyS0,115200";
 pub const TIMER_WORDS: &str = "no_timer_check";
 /// Longest wait of the loop, so that an interrupt by the user is seen in time.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(200);
+/// Short runs until the CPUs of a hung guest are where they mostly are.
+const STAND_STILL_TRIES: u32 = 20;
 /// Guest memory below this cannot hold a kernel.
 const LEAST_MEMORY: u64 = 1 << 20;
 
@@ -434,7 +436,9 @@ fn run(
     let mut judge = Judge::new(prepared.params);
     let verdict = watch(&mut machine, request, &mut judge, folder, interrupted, observer)?;
     case.wall_ms = Some(machine.now_ms());
-    if machine.stand_still().is_ok() {
+    let usual: Vec<(u32, u64)> =
+        standstill::named(&verdict).filter_map(|cpu| Some((cpu, judge.usual_pc(cpu)?))).collect();
+    if machine.stand_still_at(&usual, STAND_STILL_TRIES).is_ok() {
         case.cpus = standstill::cpus_of(&mut machine, &verdict);
     }
     let mut tail = Tee { judge: &mut judge, folder, observer, pending: Vec::new() };

@@ -10,6 +10,7 @@ use kolumbo_case::{
     Event, EventKind, Evidence, GuestView, Phase, QemuEvent, ReadError, VcpuRegisters, VcpuSample,
     Verdict, VerdictKind,
 };
+use kolumbo_judge::stillness::usual_place;
 use kolumbo_judge::{Decision, Judge, Params};
 use kolumbo_machine::{Sink, registers_x86};
 use kolumbo_vmm::words::{self, End, LineError, Look, Message};
@@ -27,8 +28,6 @@ const LEAST_SHARE: f64 = 0.3;
 
 /// Looks that are kept: as many as a proof needs at least.
 const LOOKS_KEPT: usize = 8;
-/// A wait loop without the functions that it calls is no longer than this.
-const LOOP_BYTES: u64 = 64;
 
 /// What a guest under the monitor has done so far.
 pub(crate) struct Inside<'a> {
@@ -219,23 +218,13 @@ impl Looks {
         self.0.push_back(cpus);
     }
 
-    /// The newest look at this CPU; where it goes round in one small loop, the newest of those that show it where it
-    /// mostly is. A CPU that waits for a device stands behind the read nearly always, with the answer in its flags, and
-    /// once in a hundred looks somewhere else, from where the answer cannot be told.
+    /// The newest look that shows this CPU where it mostly is, else the newest of all.
     fn of(&self, cpu: u32) -> Option<&Look> {
-        let at = |look: &Look| look.registers.get("rip");
-        let looks: Vec<&Look> = (self.0.iter().rev())
-            .filter_map(|cpus| cpus.iter().find(|look| look.registers.cpu == cpu))
-            .collect();
-        let newest = *looks.first()?;
-        let near = |look: &&&Look| match (at(look), at(newest)) {
-            (Some(a), Some(b)) => !look.registers.halted && a.abs_diff(b) < LOOP_BYTES,
-            _ => false,
-        };
-        let round: Vec<&Look> = looks.iter().take_while(near).copied().collect();
-        let times = |look: &Look| round.iter().filter(|other| at(other) == at(look)).count();
-        // Of several that are as frequent the last one counts: the newest.
-        round.iter().rev().copied().max_by_key(|look| times(look)).or(Some(newest))
+        let at = |look: &Look| look.registers.get("rip").filter(|_| !look.registers.halted);
+        let of_cpu = |cpus: &'_ Vec<Look>| cpus.iter().position(|l| l.registers.cpu == cpu);
+        let looks = || self.0.iter().rev().filter_map(|cpus| Some(&cpus[of_cpu(cpus)?]));
+        let usual = usual_place(looks().map(at));
+        looks().find(|look| usual.is_some() && at(look) == usual).or_else(|| looks().next())
     }
 }
 
@@ -349,7 +338,6 @@ mod tests {
             looks.registers(0).unwrap().get("rip").unwrap() & 0xffff
         };
         assert_eq!(kept(&[0x10, 0x10, 0x10, 0x5]), 0x1010, "caught at the pause, once");
-        assert_eq!(kept(&[0x5, 0x10, 0x5, 0x10]), 0x1010, "as often: the newest");
         assert_eq!(kept(&[0x10, 0x10, 0x10, 0x900]), 0x1900, "it has left");
         assert_eq!(
             kept(&[0x900, 0x10, 0x900, 0x900, 0x5]),

@@ -29,15 +29,16 @@ pub fn cpus_of(guest: &mut dyn GuestView, verdict: &Verdict) -> Vec<MachineState
     if verdict.verdict == VerdictKind::Booted {
         return Vec::new();
     }
-    let named: BTreeSet<u32> = verdict
-        .evidence
-        .iter()
-        .filter_map(|e| match e {
-            Evidence::Vcpu { last, .. } if !last.halted => Some(last.cpu),
-            _ => None,
-        })
-        .collect();
+    let named: BTreeSet<u32> = named(verdict).collect();
     named.into_iter().take(MOST).filter_map(|cpu| state_of(guest, cpu)).collect()
+}
+
+/// The CPUs that run and whose samples are evidence of `verdict`.
+pub fn named(verdict: &Verdict) -> impl Iterator<Item = u32> {
+    verdict.evidence.iter().filter_map(|e| match e {
+        Evidence::Vcpu { last, .. } if !last.halted => Some(last.cpu),
+        _ => None,
+    })
 }
 
 fn state_of(guest: &mut dyn GuestView, cpu: u32) -> Option<MachineState> {

@@ -39,6 +39,8 @@ const MAX_READ: usize = 1 << 20;
 const GREETING_LIMIT: Duration = Duration::from_secs(30);
 /// How long QEMU may take for one command.
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
+/// How long a guest runs between two looks at where it is.
+const SHORT_RUN: Duration = Duration::from_millis(2);
 /// How long QEMU may take to end once it was asked to.
 const QUIT_LIMIT: Duration = Duration::from_millis(500);
 
@@ -424,6 +426,29 @@ impl Machine {
             self.stopped = true;
         }
         Ok(())
+    }
+
+    /// As [`Machine::stand_still`], but where each of the CPUs in `places` is at its address, if it comes to that within
+    /// `tries` short runs: so a CPU in a loop is caught where it mostly is.
+    pub fn stand_still_at(&mut self, places: &[(u32, u64)], tries: u32) -> Result<(), QmpError> {
+        for _ in 0..tries {
+            if self.stopped || self.exited || places.is_empty() {
+                break;
+            }
+            self.qmp.command("stop", json!({}), COMMAND_LIMIT)?;
+            let text = self.qmp.human("info registers -a", 0, COMMAND_LIMIT)?;
+            let cpus = registers_x86::parse_registers(&text);
+            let is_there = |(cpu, pc): &(u32, u64)| {
+                cpus.iter().any(|c| c.cpu == *cpu && c.get("rip") == Some(*pc))
+            };
+            if places.iter().all(is_there) {
+                self.stopped = true;
+                break;
+            }
+            self.stopped = !self.qmp.run_on(COMMAND_LIMIT)?;
+            std::thread::sleep(SHORT_RUN);
+        }
+        self.stand_still()
     }
 
     fn sample_stopped(&mut self) -> Result<Vec<VcpuSample>, QmpError> {
