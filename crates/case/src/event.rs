@@ -43,7 +43,8 @@ pub enum EventKind {
     },
     /// The wall-clock limit was reached.
     TimeLimit,
-    /// The host stood still for so long until now: it slept, or let neither QEMU nor kolumbo run.
+    /// The host stood still for so long until now: it slept, or let neither QEMU nor kolumbo run. A kolumbo that was
+    /// stopped alone looks the same to itself.
     HostPaused {
         /// Milliseconds.
         ms: u64,

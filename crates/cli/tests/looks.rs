@@ -1,4 +1,5 @@
-//! Looks at the virtual CPUs while the guest goes down: none of them may hide its end or let it run on behind it.
+//! Looks at the virtual CPUs of a live guest: none may hide its end or let it run on behind it, and a CPU in a loop is
+//! stopped where it is wanted.
 
 mod guest;
 
@@ -45,7 +46,7 @@ fn prepared(kernel: &Path, spec: BootSpec) -> Prepared {
 }
 
 /// A power-off and a look at the same moment: QEMU reports the one while it is asked for the other. Looks come as
-/// fast as they can from the moment at which the kernel says that it goes down.
+/// fast as they can from the moment at which the kernel starts init.
 #[test]
 fn no_look_hides_the_end_of_a_guest_or_lets_it_run_on() {
     let Some(kernel) = kernel("looks at the end") else { return };

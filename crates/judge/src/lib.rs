@@ -473,21 +473,11 @@ impl Judge {
             return self.reset_verdict();
         }
         if self.transcript.splat_count > 0 {
-            let splats = self.transcript.splats.iter().map(|s| s.line.evidence());
-            evidence.splice(0..0, splats);
-            if self.only_pauses_are_complained_of() {
-                let reason = format!(
-                    "booted and powered off, but the host stood still for {:.0} s on the way, and a stall is all \
-                     that the kernel complains of",
-                    self.pauses.total_ms() as f64 / 1e3
-                );
-                return self.verdict(VerdictKind::CannotTell, reason, evidence);
-            }
             let reason = match self.transcript.splat_count {
                 1 => "booted and powered off, with one splat on the way".to_owned(),
                 n => format!("booted and powered off, with {n} splats on the way"),
             };
-            return self.verdict(VerdictKind::BootedWithSplats, reason, evidence);
+            return self.booted_with_splats(reason, evidence);
         }
         let mut reason = if self.ended.is_some() {
             "booted and powered off".to_owned()
@@ -505,10 +495,20 @@ impl Judge {
         self.verdict(VerdictKind::Booted, reason, evidence)
     }
 
-    /// Every splat says that nothing went on while the host stood still.
-    fn only_pauses_are_complained_of(&self) -> bool {
-        let explained = self.transcript.splats.iter().filter(|s| self.pauses.explain(s)).count();
-        explained as u64 == self.transcript.splat_count
+    /// The guest came up but complained on the way; nothing can be told where pauses of the host explain all of it.
+    fn booted_with_splats(&self, reason: String, mut evidence: Vec<Evidence>) -> Verdict {
+        let splats = &self.transcript.splats;
+        evidence.splice(0..0, splats.iter().map(|s| s.line.evidence()));
+        let explained = splats.iter().filter(|s| self.pauses.explain(s)).count();
+        if explained as u64 != self.transcript.splat_count {
+            return self.verdict(VerdictKind::BootedWithSplats, reason, evidence);
+        }
+        let reason = format!(
+            "{reason}; but the host stood still for {:.0} s, and a stall right behind that is all that the kernel \
+             complains of",
+            self.pauses.total_ms() as f64 / 1e3
+        );
+        self.verdict(VerdictKind::CannotTell, reason, evidence)
     }
 
     /// The first announcement of a lockup that has no other explanation.
@@ -608,13 +608,8 @@ impl Judge {
         let mut evidence: Vec<Evidence> = self.at_prompt().iter().map(Line::evidence).collect();
         evidence.extend(self.stillness.evidence());
         if self.transcript.splat_count > 0 {
-            let splats = self.transcript.splats.iter().map(|s| s.line.evidence());
-            evidence.splice(0..0, splats);
-            return self.verdict(
-                VerdictKind::BootedWithSplats,
-                "booted to a prompt, with splats on the way; the shutdown was not tried".to_owned(),
-                evidence,
-            );
+            let reason = "booted to a prompt, with splats on the way; the shutdown was not tried";
+            return self.booted_with_splats(reason.to_owned(), evidence);
         }
         self.verdict(
             VerdictKind::Booted,

@@ -78,6 +78,35 @@ mod tests {
     }
 
     #[test]
+    fn nothing_that_did_not_move_while_the_host_stood_still_is_proof() {
+        let idle = |judge: &mut Judge, from: u64, pause: Option<u64>| {
+            if let Some(ms) = pause {
+                judge.observe(&Event { t: from, kind: EventKind::HostPaused { ms } }, b"");
+            }
+            for i in 0..20 {
+                let vcpus = vec![kolumbo_case::VcpuSample {
+                    halted: true,
+                    interrupts: true,
+                    ran_us: Some(0),
+                    ..Default::default()
+                }];
+                judge.observe(&Event { t: from + i * 250, kind: EventKind::Sample { vcpus } }, b"");
+            }
+            judge.decide(from + 5000)
+        };
+        let after = |pause| {
+            let mut judge = Judge::new(Params::default());
+            let text = b"[    0.000000] Linux version 6.1.0 (a@b) (gcc 12) #1 SMP\n";
+            let len = text.len() as u64;
+            judge.observe(&Event { t: 0, kind: EventKind::Console { offset: 0, len } }, text);
+            assert_eq!(idle(&mut judge, 1000, None), Decision::Watch);
+            idle(&mut judge, 80_000, pause)
+        };
+        assert_eq!(after(Some(70_000)), Decision::Watch);
+        assert!(matches!(after(None), Decision::Done(_)), "the same without a pause");
+    }
+
+    #[test]
     fn a_stall_behind_a_pause_is_no_verdict_on_the_kernel() {
         let stalled = judged(&[(None, BOOT), (Some(27_000), STALL), (None, DOWN)]);
         assert_eq!(stalled, VerdictKind::CannotTell);
@@ -90,6 +119,9 @@ mod tests {
         assert_eq!(judged(&late), VerdictKind::BootedWithSplats);
         let more = judged(&[(None, BOOT), (Some(27_000), STALL), (None, LOCKDEP), (None, DOWN)]);
         assert_eq!(more, VerdictKind::BootedWithSplats);
+        // Two stalls of which one has no pause before it.
+        let two = judged(&[(None, STALL), (None, BOOT), (Some(27_000), STALL), (None, DOWN)]);
+        assert_eq!(two, VerdictKind::BootedWithSplats);
         // A pause that nobody complains of changes nothing.
         assert_eq!(judged(&[(None, BOOT), (Some(27_000), DOWN)]), VerdictKind::Booted);
     }

@@ -531,6 +531,13 @@ pub(crate) fn start(prepared: &Prepared) -> Result<(Machine, Accel, String), Boo
     }
 }
 
+/// When the time of a run that began at `started` is over, none where it has no limit. While the host stands still
+/// it does not run.
+pub(crate) fn deadline(request: &Request, started: Instant, judge: &Judge) -> Option<Instant> {
+    let limit = Some(request.spec.timeout_ms).filter(|ms| *ms > 0)?;
+    started.checked_add(Duration::from_millis(limit.saturating_add(judge.host_paused_ms())))
+}
+
 /// Feeds the judge until it is sure.
 fn watch(
     machine: &mut Machine,
@@ -540,18 +547,13 @@ fn watch(
     interrupted: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Verdict, BootError> {
-    let limit = match request.spec.timeout_ms {
-        0 => None,
-        ms => Some(machine.started() + Duration::from_millis(ms)),
-    };
     let mut tee = Tee { judge, folder, observer, pending: Vec::new() };
     tee.event(Event { t: machine.now_ms(), kind: EventKind::Started });
     let mut vcpus = String::new();
     let mut status_at = Instant::now();
     loop {
         let now = Instant::now();
-        let deadline =
-            limit.and_then(|at| at.checked_add(Duration::from_millis(tee.judge.host_paused_ms())));
+        let deadline = deadline(request, machine.started(), tee.judge);
         if interrupted.load(Ordering::Relaxed) {
             tee.event(Event { t: machine.now_ms(), kind: EventKind::Interrupted });
         } else if deadline.is_some_and(|d| now >= d) {
@@ -659,6 +661,20 @@ mod tests {
         assert_eq!(line(&["quiet"]), format!("{CONSOLE_WORDS} {TIMER_WORDS} quiet"));
         let named = line(&["quiet", "console=tty0 x"]);
         assert_eq!(named, format!("{TIMER_WORDS} quiet console=tty0 x"));
+    }
+
+    #[test]
+    fn a_pause_does_not_count_against_the_limit() {
+        let of = |timeout_ms| Request {
+            spec: BootSpec { timeout_ms, ..BootSpec::default() },
+            ..Request::default()
+        };
+        let (begun, mut judge) = (Instant::now(), Judge::new(Params::default()));
+        let after = |ms| begun.checked_add(Duration::from_millis(ms));
+        assert_eq!(deadline(&of(1000), begun, &judge), after(1000));
+        judge.observe(&Event { t: 900, kind: EventKind::HostPaused { ms: 7000 } }, b"");
+        assert_eq!(deadline(&of(1000), begun, &judge), after(8000));
+        assert_eq!(deadline(&of(0), begun, &judge), None);
     }
 
     #[test]

@@ -85,12 +85,12 @@ fn watch(
     observer: &mut dyn Observer,
 ) -> Result<Verdict, BootError> {
     let mut pauses = PauseWatch::default();
-    let mut deadline = match request.spec.timeout_ms {
-        0 => None,
-        ms => Some(monitor.started() + Duration::from_millis(ms)),
-    };
     loop {
         let (now, t) = (Instant::now(), monitor.now_ms());
+        if let Some(ms) = pauses.round(LONGEST_WAIT) {
+            inside.event(t, EventKind::HostPaused { ms }, &[]);
+        }
+        let deadline = boot::deadline(request, monitor.started(), &inside.judge);
         if interrupted.load(Ordering::Relaxed) {
             inside.event(t, EventKind::Interrupted, &[]);
         } else if deadline.is_some_and(|d| now >= d) {
@@ -106,10 +106,6 @@ fn watch(
             quiet: Duration::from_millis(t.saturating_sub(life)),
             vcpus: inside.letters.clone(),
         });
-        if let Some(ms) = pauses.round(LONGEST_WAIT) {
-            inside.event(t, EventKind::HostPaused { ms }, &[]);
-            deadline = deadline.map(|d| d + Duration::from_millis(ms));
-        }
         let until = now + LONGEST_WAIT;
         let Some(lines) = monitor.step(deadline.map_or(until, |d| until.min(d)))? else {
             let t = monitor.now_ms();

@@ -211,10 +211,6 @@ fn watch(
     pair: &mut Pair<'_>,
     interrupted: &AtomicBool,
 ) -> Result<Verdict, BootError> {
-    let limit = match request.spec.timeout_ms {
-        0 => None,
-        ms => Some(machine.started() + Duration::from_millis(ms)),
-    };
     let mut status_at = Instant::now();
     let mut pace = Pace { last: None };
     loop {
@@ -226,8 +222,7 @@ fn watch(
             pair.inside.share = share;
         }
         let (now, t) = (Instant::now(), machine.now_ms());
-        let deadline =
-            limit.and_then(|at| at.checked_add(Duration::from_millis(pair.host.host_paused_ms())));
+        let deadline = boot::deadline(request, machine.started(), &pair.host);
         let over = if interrupted.load(Ordering::Relaxed) {
             Some(EventKind::Interrupted)
         } else if deadline.is_some_and(|d| now >= d) {

@@ -12,15 +12,19 @@ fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
     value[key].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Where the planted bug strikes, and the sentence of any other bug that struck in every run of its cells.
-/// One that did not is printed.
+/// Where the planted bug strikes, and the sentence of any other bug that struck in every run of its cells, or that is
+/// not the first stray of the table. A single stray, one sick run in a cell that was healthy when it was booted once
+/// more, is printed.
 pub(crate) fn sentences(table: &Value) -> Vec<String> {
-    let mut found = Vec::new();
+    let (mut found, mut strays) = (Vec::new(), 0);
     for bug in list(table, "bugs") {
         if bug["signature"] == PLANTED {
             let texts = list(bug, "conditions").iter().filter_map(|c| c["text"].as_str());
             found.push(texts.collect::<Vec<_>>().join("; or "));
-        } else if bug["struck"] == bug["judged"] {
+            continue;
+        }
+        strays += bug["struck"].as_u64().unwrap_or(u64::MAX);
+        if strays > 1 || bug["struck"] == bug["judged"] {
             found.push(bug["sentence"].as_str().unwrap_or_default().to_owned());
         } else {
             println!(
